@@ -1,0 +1,118 @@
+"""What this machine computes on: device, precision, threads, memory, and its name in a record."""
+
+import os
+import platform
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal, get_args
+
+import psutil
+import torch
+
+from core.errors import InputError, UnknownNameError, UnsupportedError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def best_device() -> torch.device:
+    """Return the fastest device that is there: CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Return the context in which a forward pass computes in the given precision.
+
+    Args:
+        device: Where the pass runs.
+        precision: "fp32" leaves every operation as it is; "bf16" runs matrix products and
+            convolutions in bfloat16 and keeps weights, sums and normalisations in float32.
+
+    Returns:
+        A context manager; enter a fresh one for every block.
+
+    Raises:
+        UnknownNameError: If the precision has another name.
+        UnsupportedError: If the device cannot compute in bfloat16.
+    """
+    if precision not in get_args(Precision):
+        raise UnknownNameError("precision", precision, get_args(Precision), param="precision")
+    if precision == "fp32":
+        return nullcontext()
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise UnsupportedError(f"{name} has no bfloat16: use precision fp32.", param="precision")
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use: affinity and container quota included."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota = _container_cores(Path("/sys/fs/cgroup/cpu.max"))
+    return cores if quota is None else max(1, min(cores, quota))
+
+
+def limit_threads(num_threads: int | None = None) -> int:
+    """Give torch a number of CPU threads.
+
+    One busy process may have every core. Two busy processes on the same cores slow each other
+    many times over, because each waits for threads that the other keeps from running: divide
+    the cores between them, at one thread each if need be.
+
+    Args:
+        num_threads: At least 1; None takes every core that the process may use.
+
+    Returns:
+        The number of threads now in use.
+
+    Raises:
+        InputError: If the number is below 1.
+    """
+    if num_threads is not None and num_threads < 1:
+        raise InputError(f"{num_threads} threads: give at least 1.", param="num_threads")
+    torch.set_num_threads(num_threads or usable_cores())
+    return torch.get_num_threads()
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process ever held, in bytes."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine_description() -> str:
+    """Return the machine in one line, to stand beside every measured number."""
+    gib = psutil.virtual_memory().total / 2**30
+    parts = [f"{_cpu_name()}, {usable_cores()} cores, {gib:.0f} GiB"]
+    if torch.cuda.is_available():
+        parts += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    parts += [platform.platform(terse=True), f"Python {platform.python_version()}"]
+    return "; ".join([*parts, f"torch {torch.__version__}"])
+
+
+def _container_cores(limit_file: Path) -> int | None:
+    if not limit_file.is_file():
+        return None
+    quota, period = limit_file.read_text("ascii").split()
+    return None if quota == "max" else -(-int(quota) // int(period))
+
+
+def _cpu_name(cpu_file: Path = Path("/proc/cpuinfo")) -> str:
+    if cpu_file.is_file():
+        for line in cpu_file.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
