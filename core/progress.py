@@ -5,9 +5,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Protocol, TextIO, TypeVar
+from typing import IO, Any, Protocol, TypeVar, cast, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -41,7 +41,7 @@ def track(
     Yields:
         Each item, counted as done when the next one is asked for.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with progress(label, total=total, unit=unit) as report:
         for item in items:
@@ -49,6 +49,21 @@ def track(
             report.advance()
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """Where progress can be written: an open text file, or what stands in for one."""
+
+    def write(self, text: str, /) -> Any:  # noqa: ANN401  (files return int, some return None)
+        """Append a text."""
+
+    def flush(self) -> None:
+        """Make what was written visible."""
+
+    def isatty(self) -> bool:
+        """Return whether somebody looks at it who can see a moving bar."""
+
+
+@runtime_checkable
 class Report(Protocol):
     """What long work tells about itself."""
 
@@ -68,7 +83,7 @@ def progress(
     total: int | None = None,
     done: int = 0,
     unit: str = "items",
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
     interval_s: float = 10.0,
 ) -> Iterator[Report]:
     """Show label, count, rate and remaining time of the work inside the block.
@@ -86,7 +101,7 @@ def progress(
     """
     stream = stream or sys.stderr
     if stream.isatty():
-        with _bar(Console(file=stream), unit) as bar:
+        with _bar(Console(file=cast("IO[str]", stream)), unit) as bar:
             yield _BarReport(bar, bar.add_task(label, total=total, completed=done, note=""))
         return
     lines = LineReport(
@@ -118,7 +133,7 @@ class LineReport:
         total: int | None,
         done: int = 0,
         unit: str,
-        stream: TextIO,
+        stream: Stream,
         interval_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

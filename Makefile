@@ -1,0 +1,73 @@
+# Every target does its own set-up. `make` alone lists them.
+#
+#   PYTHON=python3.12      interpreter for the environment (default: the first of 3.11 or newer)
+#   PORT=8000              where `make run` serves, on loopback
+#   ONCE=1                 `make run` ends after the first picture
+#   JOBS=4                 `make test` in so many processes
+#   ARGS="-k seed"         more arguments for pytest
+#   TORCH_INDEX_URL=...    another package index for torch alone, such as one with CPU wheels only
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export VENV := .venv
+export PYTHON
+export TORCH_INDEX_URL
+PORT ?= 8000
+JOBS ?= 0
+BIN := $(VENV)/bin
+SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
+
+.PHONY: help run test check fix docs setup font hooks clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: $(VENV)/.ready-serve  ## serve on loopback, ask for one picture, keep serving
+	@$(BIN)/fewstroke demo --port $(PORT) $(if $(ONCE),--once)
+
+test: $(VENV)/.ready-dev font  ## run all tests with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term -n $(JOBS) $(ARGS)
+	@echo "make test: all tests passed."
+
+check: $(VENV)/.ready-dev  ## format, lint, types, layers, sizes, generated docs
+	@tools/gate.sh "format" $(BIN)/ruff format --check .
+	@tools/gate.sh "lint" $(BIN)/ruff check .
+	@tools/gate.sh "types" $(BIN)/mypy
+	@tools/gate.sh "layers" $(BIN)/lint-imports
+	@tools/gate.sh "house rules" $(BIN)/python -m pytest -q tests/repo
+	@tools/gate.sh "generated docs" $(BIN)/python tools/reference.py --check
+	@echo "make check: all gates passed."
+
+fix: $(VENV)/.ready-dev  ## format, mend what the linter can mend, rewrite generated docs
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/python tools/reference.py
+	@echo "make fix: done. What is left, make check says."
+
+docs: $(VENV)/.ready-dev  ## rewrite docs/reference.md from the code
+	@$(BIN)/python tools/reference.py
+
+setup: $(VENV)/.ready-dev  ## set up for development, and nothing else
+	@echo "make setup: ready. Commands are in $(BIN)."
+
+hooks: $(VENV)/.ready-dev  ## run the gates before every git commit
+	@$(BIN)/pre-commit install
+
+clean:  ## remove the environment and all caches
+	@rm -rf $(VENV) *.egg-info build dist htmlcov .coverage .coverage.* .hypothesis
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@echo "make clean: done."
+
+font:
+	@tools/setup.sh font
+
+$(VENV)/.ready-dev: $(SETUP_INPUTS)
+	@tools/setup.sh dev
+	@touch $(VENV)/.ready-serve $@
+
+$(VENV)/.ready-serve: $(SETUP_INPUTS)
+	@tools/setup.sh serve
+	@touch $@
