@@ -1,0 +1,1 @@
+"""From words to a scene plan: what stands where, as a language model or a grammar reads it."""
