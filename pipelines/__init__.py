@@ -1,0 +1,1 @@
+"""Generation: from a frozen specification to a finished picture."""

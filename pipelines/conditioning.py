@@ -1,0 +1,99 @@
+"""Words to vectors: each text is encoded once, alone and unpadded, and kept."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+
+class PromptEncoder:
+    """Encodes texts, one at a time, and remembers the last ones.
+
+    A text that is encoded without padding gives the same vectors as in a padded batch, up to
+    rounding, because padding is masked out; but its bits depend on nothing else in the request.
+
+    Args:
+        tokenizer: Splits a text; appends the end mark.
+        text_encoder: Turns tokens into vectors.
+        max_num_texts: How many texts are remembered; the least recently used goes first.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: T5EncoderModel,
+        *,
+        max_num_texts: int = 128,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._text_encoder = text_encoder
+        self._max_num_texts = max_num_texts
+        self._known: OrderedDict[str, Float[Tensor, "l d"]] = OrderedDict()
+        # Requests are counted on one thread while others are encoded on another; a fast tokenizer
+        # refuses to be borrowed twice.
+        self._lock = Lock()
+
+    def encode(self, text: str) -> Float[Tensor, "l d"]:
+        """Return the vectors of a text, from memory where it was met before.
+
+        Args:
+            text: A prompt; empty for the unconditional half of guidance.
+
+        Returns:
+            One row per token, on the text encoder's device.
+        """
+        key = normalised(text)
+        if key not in self._known:
+            ids = torch.tensor([self._token_ids(key)], device=self._text_encoder.device)
+            self._known[key] = self._text_encoder(ids, attention_mask=torch.ones_like(ids))[0][0]
+            if len(self._known) > self._max_num_texts:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a text takes, end mark included."""
+        return len(self._token_ids(normalised(text)))
+
+    def _token_ids(self, text: str) -> list[int]:
+        with self._lock:
+            return self._tokenizer(text, truncation=False, verbose=False)["input_ids"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """What the pictures of one forward pass listen to.
+
+    Attributes:
+        vectors: Encoded texts, padded with zeros to the longest of them.
+        mask: True where a real token stands.
+    """
+
+    vectors: Float[Tensor, "b l d"]
+    mask: Bool[Tensor, "b l"]
+
+
+def stack_words(texts: Sequence[Float[Tensor, "_ d"]]) -> Words:
+    """Put encoded texts of different lengths side by side.
+
+    Args:
+        texts: At least one.
+
+    Returns:
+        The texts, padded to the longest.
+    """
+    lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
+    vectors = pad_sequence(list(texts), batch_first=True)
+    positions = torch.arange(vectors.shape[1], device=vectors.device)
+    return Words(vectors=vectors, mask=positions < lengths[:, None])
+
+
+def normalised(text: str) -> str:
+    """Return a text as PixArt was trained to read it: in lower case, without outer blanks."""
+    return text.lower().strip()

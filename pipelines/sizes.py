@@ -1,0 +1,35 @@
+"""Which picture sizes a model serves: what it was trained on, and nothing else."""
+
+
+def served_sizes(
+    pipeline_class: str, sample_size: int, latent_factor: int
+) -> tuple[tuple[int, int], ...]:
+    """List the sizes of a PixArt model.
+
+    Args:
+        pipeline_class: "PixArtAlphaPipeline" or "PixArtSigmaPipeline".
+        sample_size: Edge of its latent picture, in cells.
+        latent_factor: Pixels along an edge for one cell.
+
+    Returns:
+        (width, height) in pixels: the native square first, then, for the published models that
+        were trained on many aspect ratios, the ratios they were trained on.
+    """
+    native = sample_size * latent_factor
+    name = _TRAINED_RATIOS.get((pipeline_class, native)) if latent_factor == 8 else None
+    if name is None:
+        return ((native, native),)
+    from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pixart_sigma
+
+    table = getattr(pipeline_pixart_alpha, name, None) or getattr(pipeline_pixart_sigma, name)
+    others = sorted((int(width), int(height)) for height, width in table.values())
+    return ((native, native), *(size for size in others if size != (native, native)))
+
+
+# Alpha's 256 and 512 models saw squares only; the others are the "MS" (multi-scale) models.
+_TRAINED_RATIOS = {
+    ("PixArtAlphaPipeline", 1024): "ASPECT_RATIO_1024_BIN",
+    ("PixArtSigmaPipeline", 512): "ASPECT_RATIO_512_BIN",
+    ("PixArtSigmaPipeline", 1024): "ASPECT_RATIO_1024_BIN",
+    ("PixArtSigmaPipeline", 2048): "ASPECT_RATIO_2048_BIN",
+}

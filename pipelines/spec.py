@@ -1,0 +1,54 @@
+"""What a picture is asked for with, and what comes back. No torch here: any layer may import it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationSpec:
+    """One picture, fully determined: the same spec on the same model gives the same pixels.
+
+    A request for n pictures is n specs that differ in their seed alone.
+
+    Attributes:
+        prompt: What to paint, in words.
+        negative_prompt: What to keep away from; empty for none. Needs guidance_scale > 1.
+        seed: Seed of this picture's own noise generator, 0..2**63 - 1.
+        num_steps: Denoising steps, 1..1000.
+        guidance_scale: Classifier-free guidance, 1..30; 1 switches it off (one forward per step).
+        width: Picture width in pixels, one of the model's sizes.
+        height: Picture height in pixels, one of the model's sizes.
+        scheduler: Registered scheduler name: "ddim" or "dpmpp" (DPM-Solver++ 2M).
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    num_steps: int = 20
+    guidance_scale: float = 4.0
+    width: int = 128
+    height: int = 128
+    scheduler: str = "dpmpp"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationResult:
+    """One finished picture with everything needed to make it again.
+
+    Attributes:
+        image: The picture, RGB.
+        spec: The specification it was made from.
+        model: Name of the model that painted it.
+        revision: Content hash of the model's weights and configuration.
+        timings_s: Seconds per stage: "encode", "denoise", "decode" (shared by a batch).
+        fallbacks: What was done otherwise than asked, in words; empty as a rule.
+    """
+
+    image: Image.Image
+    spec: GenerationSpec
+    model: str
+    revision: str
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()

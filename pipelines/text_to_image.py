@@ -1,0 +1,375 @@
+"""Text to image, top-down: words, noise, denoising, pixels. Read this first."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from core.errors import DeviceMemoryError, GenerationCancelledError, NumericsError
+from core.seeding import torch_generator
+from pipelines.checks import check_spec
+from pipelines.components import Components, load_components
+from pipelines.conditioning import PromptEncoder, Words, stack_words
+from pipelines.schedulers import make_scheduler
+from pipelines.spec import GenerationResult, GenerationSpec
+from pipelines.store import Checkpoint, ModelInfo, open_checkpoint
+
+
+class TextToImage:
+    """One model on one device.
+
+    Args:
+        checkpoint: Where the model came from.
+        parts: Its networks.
+        num_rows: Pictures that go through a network together. At 1 a picture is the same to the
+            last bit whatever it is asked for with; more is faster on a GPU, where sums may then be
+            taken in another order. None takes 1 on the CPU and 8 elsewhere.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, parts: Components, *, num_rows: int | None = None
+    ) -> None:
+        self.info: ModelInfo = checkpoint.info
+        self.num_rows = num_rows or (1 if parts.device.type == "cpu" else 8)
+        self._noise_schedule = checkpoint.scheduler_config
+        self._parts = parts
+        self._words = PromptEncoder(parts.tokenizer, parts.text_encoder)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_hub: str | Path,
+        *,
+        variant: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> Self:
+        """Open a checkpoint and load it.
+
+        Args:
+            path_or_hub: A local diffusers folder of a PixArt pipeline, or a hub name.
+            variant: Which of its transformers; None takes the folder's default.
+            device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that is there.
+            dtype: "float32" or "bfloat16"; None takes bfloat16 on CUDA and float32 elsewhere.
+
+        Returns:
+            The model, ready to paint. What is wrong with the folder, the device or the names is
+            raised as `open_checkpoint` and `load_components` say.
+        """
+        checkpoint = open_checkpoint(path_or_hub, variant=variant)
+        return cls(checkpoint, load_components(checkpoint, device=device, dtype=dtype))
+
+    def check(self, spec: GenerationSpec) -> None:
+        """Refuse, before any work, what this model would paint otherwise than asked.
+
+        Args:
+            spec: What is asked for. The InputError that is raised names the field at fault.
+        """
+        check_spec(spec, self.info, self._noise_schedule, self._words.count_tokens)
+
+    def generate(
+        self,
+        specs: Sequence[GenerationSpec],
+        *,
+        on_step: Callable[[int, int], None] | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> list[GenerationResult]:
+        """Paint pictures, each from its own words and its own noise.
+
+        Args:
+            specs: One per picture; they may differ in everything. Those of equal size, steps,
+                scheduler and use of guidance advance together.
+            on_step: Called after every step with the steps done and the steps in all.
+            is_cancelled: Asked before every step whether anyone still waits.
+
+        Returns:
+            The pictures, in the order they were asked for.
+
+        Raises:
+            DeviceMemoryError: If the pictures do not fit on the device together.
+        """
+        for spec in specs:
+            self.check(spec)
+        batches = _group(specs)
+        clock = StepClock(sum(batch.num_steps for batch in batches), on_step, is_cancelled)
+        results: dict[int, GenerationResult] = {}
+        try:
+            with torch.inference_mode():
+                for batch in batches:
+                    results.update(zip(batch.places, self._paint(batch, clock), strict=True))
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"{len(specs)} pictures do not fit on {self._parts.device} together: ask for fewer."
+            ) from error
+        return [results[place] for place in range(len(specs))]
+
+    def _paint(self, batch: "Batch", clock: "StepClock") -> list[GenerationResult]:
+        started = self._now()
+        words = self.encode_prompts(batch)
+        encoded = self._now()
+        latents = self.denoise(batch, words, self.draw_noise(batch), clock)
+        denoised = self._now()
+        images = self.decode(latents)
+        timings_s = {
+            "encode": encoded - started,
+            "denoise": denoised - encoded,
+            "decode": self._now() - denoised,
+        }
+        return [
+            GenerationResult(
+                image=image,
+                spec=spec,
+                model=self.info.name,
+                revision=self.info.revision,
+                timings_s=timings_s,
+            )
+            for image, spec in zip(images, batch.specs, strict=True)
+        ]
+
+    def encode_prompts(self, batch: "Batch") -> list[Words]:
+        """Encode what every forward pass of the batch listens to.
+
+        Args:
+            batch: Pictures that advance together.
+
+        Returns:
+            One entry per forward pass; under guidance the negative prompts stand first in it.
+        """
+        passes = []
+        for rows in self._rows(len(batch.specs)):
+            specs = batch.specs[rows]
+            texts = [spec.prompt for spec in specs]
+            if batch.guided:
+                texts = [spec.negative_prompt for spec in specs] + texts
+            passes.append(stack_words([self._words.encode(text) for text in texts]))
+        return passes
+
+    def draw_noise(self, batch: "Batch") -> Float[Tensor, "b c h w"]:
+        """Draw each picture's noise from a generator of its own.
+
+        Args:
+            batch: Pictures that advance together.
+
+        Returns:
+            Standard normal latents in float32, so that every dtype starts at the same noise.
+        """
+        factor = self.info.latent_factor
+        shape = (1, self.info.latent_channels, batch.height // factor, batch.width // factor)
+        noise = [torch.randn(shape, generator=torch_generator(spec.seed)) for spec in batch.specs]
+        return torch.cat(noise).to(self._parts.device)
+
+    def denoise(
+        self,
+        batch: "Batch",
+        words: Sequence[Words],
+        noise: Float[Tensor, "b c h w"],
+        clock: "StepClock",
+    ) -> Float[Tensor, "b c h w"]:
+        """Follow the probability flow from noise to latent pictures.
+
+        Args:
+            batch: Pictures that advance together.
+            words: What each forward pass listens to.
+            noise: Where the pictures start.
+            clock: Counts steps, and stops when nobody waits any more.
+
+        Returns:
+            Finished latents in float32.
+
+        Raises:
+            NumericsError: If a NaN or an infinity comes out.
+        """
+        scheduler = make_scheduler(batch.scheduler, self._noise_schedule, batch.num_steps)
+        strength = torch.tensor(
+            [spec.guidance_scale for spec in batch.specs], device=noise.device
+        ).view(-1, 1, 1, 1)
+        latents = noise * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            clock.check()
+            outputs = [
+                self.predict(
+                    latents[rows], timestep, heard, strength[rows] if batch.guided else None
+                )
+                for rows, heard in zip(self._rows(len(latents)), words, strict=True)
+            ]
+            latents = scheduler.step(torch.cat(outputs), timestep, latents, return_dict=False)[0]
+            clock.tick()
+        if not torch.isfinite(latents).all():
+            bad = [
+                s.seed for s, x in zip(batch.specs, latents, strict=True) if not x.isfinite().all()
+            ]
+            raise NumericsError(
+                f"{self.info.name} left NaN or infinity in the latents of seeds {bad} after "
+                f"{batch.num_steps} steps in {self._parts.dtype}: try dtype float32."
+            )
+        return latents
+
+    def predict(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timestep: Tensor,
+        words: Words,
+        strength: Float[Tensor, "b 1 1 1"] | None,
+    ) -> Float[Tensor, "b c h w"]:
+        """Ask the transformer once what these latents hide.
+
+        Args:
+            latents: Noisy latents of one forward pass.
+            timestep: How noisy they are, 0..999.
+            words: What they listen to, negative prompts first under guidance.
+            strength: Guidance scale of each picture; None for no guidance.
+
+        Returns:
+            What the model was trained to predict: noise, data or velocity.
+
+        Source: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6, written as
+            uncond + scale * (cond - uncond).
+        """
+        transformer = self._parts.transformer
+        inputs = latents if strength is None else torch.cat([latents, latents])
+        output = transformer(
+            inputs.to(self._parts.dtype),
+            encoder_hidden_states=words.vectors,
+            encoder_attention_mask=words.mask,
+            timestep=timestep.to(inputs.device).expand(len(inputs)),
+            added_cond_kwargs=self._micro_conditions(inputs),
+            return_dict=False,
+        )[0].float()
+        # A model that learned its variance predicts it in a second half, which no solver here uses.
+        output = output[:, : latents.shape[1]]
+        if strength is None:
+            return output
+        without, with_words = output.chunk(2)
+        return without + strength * (with_words - without)
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> list[Image.Image]:
+        """Turn latents into pictures.
+
+        Args:
+            latents: Finished latents.
+
+        Returns:
+            RGB pictures.
+
+        Raises:
+            NumericsError: If the VAE leaves a NaN or an infinity.
+        """
+        vae = self._parts.vae
+        images: list[Image.Image] = []
+        for rows in self._rows(len(latents)):
+            scaled = (latents[rows] / vae.config["scaling_factor"]).to(self._parts.dtype)
+            pixels = vae.decode(scaled, return_dict=False)[0].float()
+            if not torch.isfinite(pixels).all():
+                raise NumericsError(
+                    f"The VAE of {self.info.name} left NaN or infinity in {self._parts.dtype}: "
+                    "try dtype float32."
+                )
+            levels = ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+            images += [Image.fromarray(p) for p in levels.permute(0, 2, 3, 1).cpu().numpy()]
+        return images
+
+    def _micro_conditions(self, inputs: Float[Tensor, "b c h w"]) -> dict[str, Tensor | None]:
+        if not self._parts.transformer.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = (edge * self.info.latent_factor for edge in inputs.shape[-2:])
+        make = partial(torch.tensor, dtype=self._parts.dtype, device=inputs.device)
+        return {
+            "resolution": make([height, width]).repeat(len(inputs), 1),
+            "aspect_ratio": make([height / width]).repeat(len(inputs), 1),
+        }
+
+    def _rows(self, num_pictures: int) -> Iterator[slice]:
+        for start in range(0, num_pictures, self.num_rows):
+            yield slice(start, start + self.num_rows)
+
+    def _now(self) -> float:
+        if self._parts.device.type == "cuda":
+            torch.cuda.synchronize(self._parts.device)
+        return perf_counter()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Pictures that take the same steps at the same size.
+
+    Attributes:
+        places: Where each stands in the request.
+        specs: What was asked for, in the same order.
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+        num_steps: Denoising steps.
+        scheduler: Registered scheduler name.
+        guided: Whether every step also asks what the negative prompt shows.
+    """
+
+    places: list[int]
+    specs: list[GenerationSpec]
+    width: int
+    height: int
+    num_steps: int
+    scheduler: str
+    guided: bool
+
+
+class StepClock:
+    """Counts the steps of a whole request and notices that its caller has left.
+
+    Args:
+        num_steps: Steps in all.
+        on_step: Told the steps done and the steps in all.
+        is_cancelled: Asked whether anyone still waits.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        on_step: Callable[[int, int], None] | None,
+        is_cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._num_steps = num_steps
+        self._on_step = on_step
+        self._is_cancelled = is_cancelled
+        self._done = 0
+
+    def check(self) -> None:
+        """Stop if nobody waits any more.
+
+        Raises:
+            GenerationCancelledError: If the caller has left.
+        """
+        if self._is_cancelled and self._is_cancelled():
+            raise GenerationCancelledError(
+                f"Cancelled after {self._done} of {self._num_steps} steps."
+            )
+
+    def tick(self) -> None:
+        """Count one step."""
+        self._done += 1
+        if self._on_step:
+            self._on_step(self._done, self._num_steps)
+
+
+def _group(specs: Sequence[GenerationSpec]) -> list[Batch]:
+    groups: dict[tuple[int, int, int, str, bool], list[int]] = {}
+    for place, s in enumerate(specs):
+        key = (s.width, s.height, s.num_steps, s.scheduler, s.guidance_scale > 1.0)
+        groups.setdefault(key, []).append(place)
+    return [
+        Batch(
+            places=places,
+            specs=[specs[place] for place in places],
+            width=width,
+            height=height,
+            num_steps=num_steps,
+            scheduler=scheduler,
+            guided=guided,
+        )
+        for (width, height, num_steps, scheduler, guided), places in groups.items()
+    ]
