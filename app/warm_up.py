@@ -1,0 +1,64 @@
+"""One real request through the whole application, without a socket."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message
+
+from app.schemas import PROMPT_EXAMPLE
+from core.errors import ConfigError
+
+PATH = "/v1/images/generations"
+
+
+async def warm_up(app: ASGIApp) -> None:
+    """Paint one picture as a client would, through every middleware and the queue.
+
+    Args:
+        app: The application, its model loaded.
+
+    Raises:
+        ConfigError: If the answer is no success; the message is the answer's. A bug comes through
+            as it is.
+    """
+    status, body = await _post(app, {"prompt": PROMPT_EXAMPLE, "seed": 0, "user": "warm-up"})
+    if status != 200:
+        raise ConfigError(json.loads(body)["error"]["message"])
+
+
+async def _post(app: ASGIApp, payload: Mapping[str, object]) -> tuple[int, bytes]:
+    content = json.dumps(payload).encode()
+    to_send: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+    received: list[Message] = []
+
+    async def receive() -> Message:
+        if to_send:
+            return to_send.pop()
+        await asyncio.Event().wait()  # this client never leaves
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        received.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": PATH,
+        "raw_path": PATH.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"host", b"localhost"),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+        ],
+        "client": None,
+        "server": ("localhost", 80),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    return received[0]["status"], b"".join(message.get("body", b"") for message in received)

@@ -1,0 +1,1 @@
+"""The `fewstroke` command: one file per command."""

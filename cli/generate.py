@@ -1,0 +1,209 @@
+"""`fewstroke generate`: pictures without a server."""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+from secrets import randbelow
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from app.generator import Generator
+    from pipelines.spec import GenerationResult, GenerationSpec
+    from pipelines.store import ModelInfo
+
+MAX_IMAGES = 100
+
+EPILOG = """[bold]Examples[/bold]
+
+[cyan]fewstroke generate "a red apple left of a blue cat, watercolor" -o x.png[/cyan]
+
+[cyan]fewstroke generate "two green stars" -n 9 --grid -o stars.png[/cyan]   one contact sheet
+
+[cyan]fewstroke generate "a dog" --seed 7 --steps 30 --guidance 6 --scheduler ddim -o dog.png[/cyan]
+
+[cyan]fewstroke generate "a castle" --model ~/models/PixArt-XL-2-512x512 -o castle.png[/cyan]
+"""
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to paint.", show_default=False)],
+    *,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="PNG to write; with -n, names are numbered.")
+    ] = Path("picture.png"),
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the first picture.", show_default="drawn, and shown")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.", show_default="the model's")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Classifier-free guidance; 1 is off.", show_default="the model's"),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help='Width x height in pixels, or "auto": the model\'s own.')
+    ] = "auto",
+    num_images: Annotated[
+        int, typer.Option("-n", "--n", min=1, max=MAX_IMAGES, help="How many; seeds count up.")
+    ] = 1,
+    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
+    scheduler: Annotated[str, typer.Option(help="dpmpp or ddim.")] = "dpmpp",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Diffusers folder or hub name.", show_default="the shipped one"),
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant of the model.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps.", show_default="the fastest")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")] = False,
+) -> None:
+    """Paint pictures from words, and write them with their making inside."""
+    check_output(output)
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with console.status("Loading the model ..."):
+        from app.settings import read_settings
+        from pipelines.spec import GenerationSpec
+        from pipelines.text_to_image import TextToImage
+
+        chosen = read_settings(model=model, variant=variant, device=device, dtype=dtype)
+        painter = TextToImage.load(
+            chosen.model, variant=chosen.variant, device=chosen.device, dtype=chosen.dtype
+        )
+    width, height = parse_size(size, painter.info)
+    first = randbelow(2**32) if seed is None else seed
+    specs = [
+        GenerationSpec(
+            prompt=prompt,
+            negative_prompt=negative,
+            seed=first + index,
+            num_steps=painter.info.default_steps if steps is None else steps,
+            guidance_scale=painter.info.default_guidance if guidance is None else guidance,
+            width=width,
+            height=height,
+            scheduler=scheduler,
+        )
+        for index in range(num_images)
+    ]
+    results = paint(painter, specs)
+    for path in write(results, output, as_grid=grid):
+        console.print(f"Painted [bold]{path}[/bold]")
+    seeds = f"{first}" if num_images == 1 else f"{first} to {first + num_images - 1}"
+    console.print(f"Seed {seeds}; {painter.info.name}, revision {painter.info.revision[:12]}.")
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place where no PNG can be written, before any work is done.
+
+    Args:
+        output: Where the picture is to go; an existing file is overwritten.
+
+    Raises:
+        InputError: If it is no PNG's name, or its folder does not exist.
+    """
+    if output.suffix.lower() != ".png":
+        raise InputError(f"{output} does not end in .png, and only PNG is written.", param="output")
+    if not output.parent.is_dir():
+        raise InputError(
+            f"There is no folder {output.parent}: make it first, or choose another place.",
+            param="output",
+        )
+
+
+def parse_size(text: str, model: "ModelInfo") -> tuple[int, int]:
+    """Read a picture size.
+
+    Args:
+        text: Width x height in pixels ("128x128"), or "auto".
+        model: Gives the size for "auto".
+
+    Returns:
+        Width and height in pixels; whether the model serves them is not checked here.
+
+    Raises:
+        InputError: If the text is no size.
+    """
+    if text == "auto":
+        return model.sizes[0]
+    width, by, height = text.partition("x")
+    if not (by and width.isdecimal() and height.isdecimal()):
+        raise InputError(f"Size {text!r} is not of the form 128x128, nor auto.", param="size")
+    return int(width), int(height)
+
+
+def paint(painter: "Generator", specs: "Sequence[GenerationSpec]") -> "list[GenerationResult]":
+    """Paint, and show how far it is.
+
+    Args:
+        painter: The loaded model.
+        specs: The pictures, alike in step count.
+
+    Returns:
+        One result per spec, in order.
+    """
+    from core.progress import progress
+
+    for spec in specs:
+        painter.check(spec)
+    label = "Painting" if len(specs) == 1 else f"Painting {len(specs)} pictures"
+    with progress(label, total=specs[0].num_steps, unit="steps") as report:
+        return painter.generate(specs, on_step=lambda _done, _total: report.advance())
+
+
+def write(results: "Sequence[GenerationResult]", output: Path, *, as_grid: bool) -> list[Path]:
+    """Write pictures as PNG, each with its making inside, or all on one sheet.
+
+    Args:
+        results: Finished pictures.
+        output: Where one picture or the sheet goes; several get their seeds into their names.
+        as_grid: Whether to write one sheet.
+
+    Returns:
+        The files written.
+    """
+    from pipelines.png import to_png_bytes
+
+    if as_grid:
+        contact_sheet([result.image for result in results]).save(output, format="PNG")
+        return [output]
+    paths = [
+        output if len(results) == 1 else output.with_stem(f"{output.stem}-{result.spec.seed}")
+        for result in results
+    ]
+    for path, result in zip(paths, results, strict=True):
+        path.write_bytes(to_png_bytes(result))
+    return paths
+
+
+def contact_sheet(images: "Sequence[Image]", gap: int = 4) -> "Image":
+    """Lay pictures of one size out in a grid that is about as wide as high.
+
+    Args:
+        images: The pictures, row by row.
+        gap: Pixels between two pictures and around all.
+
+    Returns:
+        The sheet, on white.
+    """
+    from PIL.Image import new
+
+    columns = ceil(sqrt(len(images)))
+    rows = ceil(len(images) / columns)
+    width, height = images[0].size
+    sheet = new("RGB", (gap + columns * (width + gap), gap + rows * (height + gap)), "white")
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        sheet.paste(image, (gap + column * (width + gap), gap + row * (height + gap)))
+    return sheet
