@@ -5,13 +5,15 @@ says. Settings are not here: docs/operations.md has them.
 """
 
 import difflib
+import inspect
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-import click
 import typer.main
+from rich.text import Text
 
 from cli.main import build_app
 from core.errors import FewstrokeError
@@ -45,9 +47,16 @@ def main() -> None:
 
 def _commands() -> Iterator[str]:
     yield "## Commands\n"
-    for path, command in _walk("fewstroke", typer.main.get_command(build_app())):
-        context = click.Context(command, info_name=path, max_content_width=88)
-        yield f"### {path}\n\n```text\n{_plain_help(command, context)}\n```\n"
+    root = typer.main.get_command(build_app())
+    for context in _walk(typer.Context(root, info_name="fewstroke", **root.context_settings)):
+        command = context.command
+        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+        yield f"### {context.command_path}\n\n{_plain(command.help)}\n"
+        yield "\n".join(["```text", usage, *_columns(filter(None, records)), "```\n"])
+        if command.epilog:
+            lines = [line.strip() for line in _plain(command.epilog).splitlines() if line.strip()]
+            yield "\n".join([f"{lines[0]}:\n", "```text", *lines[1:], "```\n"])
 
 
 def _errors() -> Iterator[str]:
@@ -62,17 +71,24 @@ def _errors() -> Iterator[str]:
         yield f"| `{kind.code}` | `{kind.__name__}` | {answer} | {' '.join(meaning.split())} |"
 
 
-def _walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        for name, child in sorted(command.commands.items()):
-            yield from _walk(f"{path} {name}", child)
+def _walk(context: typer.Context) -> Iterator[typer.Context]:
+    yield context
+    for name, command in sorted(getattr(context.command, "commands", {}).items()):
+        yield from _walk(typer.Context(command, info_name=name, parent=context))
 
 
-def _plain_help(command: click.Command, context: click.Context) -> str:
-    formatter = context.make_formatter()
-    click.Command.format_help(command, context, formatter)
-    return "\n".join(line.rstrip() for line in formatter.getvalue().strip().splitlines())
+def _columns(rows: Iterable[tuple[str, str]], width: int = 34) -> Iterator[str]:
+    for left, right in rows:
+        first, *rest = textwrap.wrap(" ".join(right.split()), 98 - width) or [""]
+        is_wide = len(left) > width - 4
+        if is_wide:
+            yield f"  {left}"
+        yield f"  {'' if is_wide else left:{width - 2}}{first}".rstrip()
+        yield from (f"{'':{width}}{line}" for line in rest)
+
+
+def _plain(markup: str | None) -> str:
+    return Text.from_markup(inspect.cleandoc(markup or "")).plain
 
 
 def _tree(kind: type[FewstrokeError]) -> set[type[FewstrokeError]]:
