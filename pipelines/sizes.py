@@ -2,7 +2,7 @@
 
 
 def served_sizes(
-    pipeline_class: str, sample_size: int, latent_factor: int
+    pipeline_class: str, sample_size: int, latent_factor: int, patch_size: int
 ) -> tuple[tuple[int, int], ...]:
     """List the sizes of a PixArt model.
 
@@ -10,6 +10,7 @@ def served_sizes(
         pipeline_class: "PixArtAlphaPipeline" or "PixArtSigmaPipeline".
         sample_size: Edge of its latent picture, in cells.
         latent_factor: Pixels along an edge for one cell.
+        patch_size: Cells along an edge for one image token.
 
     Returns:
         (width, height) in pixels: the native square first, then, for the published models that
@@ -22,8 +23,12 @@ def served_sizes(
     from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha, pipeline_pixart_sigma
 
     table = getattr(pipeline_pixart_alpha, name, None) or getattr(pipeline_pixart_sigma, name)
+    token = latent_factor * patch_size
     others = sorted((int(width), int(height)) for height, width in table.values())
-    return ((native, native), *(size for size in others if size != (native, native)))
+    return (
+        (native, native),
+        *(s for s in others if s != (native, native) and s[0] % token == s[1] % token == 0),
+    )
 
 
 # Alpha's 256 and 512 models saw squares only; the others are the "MS" (multi-scale) models.

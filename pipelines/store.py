@@ -127,7 +127,10 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
     measure_weights(shared)
     verify_digests(root, _mapping(root, entry, "sha256"))
     factor = _latent_factor(configs["vae"])
-    sample_size = _integer(transformer / "config.json", configs["transformer"], "sample_size")
+    sample_size, patch_size, latent_channels = (
+        _integer(transformer / "config.json", configs["transformer"], key)
+        for key in ("sample_size", "patch_size", "in_channels")
+    )
     info = ModelInfo(
         name=str(path_or_hub) if not Path(path_or_hub).is_dir() else root.resolve().name,
         variant=chosen,
@@ -137,10 +140,8 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         bits=_integer(root / "variants.json", entry, "bits", bits),
         default_steps=_integer(root / "variants.json", entry, "steps", 20),
         default_guidance=_number(root, entry, "guidance", 4.5),
-        sizes=served_sizes(pipeline_class, sample_size, factor),
-        latent_channels=_integer(
-            transformer / "config.json", configs["transformer"], "in_channels"
-        ),
+        sizes=served_sizes(pipeline_class, sample_size, factor, patch_size),
+        latent_channels=latent_channels,
         latent_factor=factor,
         max_tokens=_max_tokens(pipeline_class, configs["tokenizer"]),
         variants=names,

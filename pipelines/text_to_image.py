@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -50,7 +49,7 @@ class TextToImage:
         variant: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
-    ) -> Self:
+    ) -> "TextToImage":
         """Open a checkpoint and load it.
 
         Args:
@@ -73,6 +72,14 @@ class TextToImage:
             spec: What is asked for. The InputError that is raised names the field at fault.
         """
         check_spec(spec, self.info, self._noise_schedule, self._words.count_tokens)
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens the model reads for a text, end mark included.
+
+        Args:
+            text: A prompt.
+        """
+        return self._words.count_tokens(text)
 
     def generate(
         self,

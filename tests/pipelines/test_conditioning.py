@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from pipelines.components import load_components
+from pipelines.conditioning import PromptEncoder, stack_words
+from pipelines.store import open_checkpoint
+
+TEXTS = ["a red apple", "", "Two blue cat above the green dog , watercolor .  "]
+
+
+@pytest.fixture
+def encoder(folder: Path) -> PromptEncoder:
+    parts = load_components(open_checkpoint(folder), device="cpu")
+    return PromptEncoder(parts.tokenizer, parts.text_encoder, max_num_texts=2)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_unpadded_words_equal_stock_padded_words(
+    folder: Path, encoder: PromptEncoder, text: str
+) -> None:
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    with torch.inference_mode():
+        padded, mask, *_ = pipe.encode_prompt(text, do_classifier_free_guidance=False)
+        ours = encoder.encode(text)
+    assert len(ours) == mask.sum()
+    torch.testing.assert_close(ours, padded[0, : len(ours)], atol=2e-6, rtol=1e-5)
+
+
+def test_a_text_is_encoded_once_and_the_oldest_forgotten(encoder: PromptEncoder) -> None:
+    calls = []
+    encoder._text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    for text in ("a cat", "A CAT ", "a dog", "a cat"):
+        encoder.encode(text)
+    assert len(calls) == 2
+    encoder.encode("a red apple")
+    encoder.encode("a cat")
+    assert len(calls) == 3
+    encoder.encode("a dog")
+    assert len(calls) == 4
+
+
+def test_tokens_are_counted_with_the_end_mark(encoder: PromptEncoder) -> None:
+    assert [encoder.count_tokens(text) for text in TEXTS] == [4, 1, 11]
+    assert encoder.count_tokens("cat " * 500) == 501
+
+
+def test_stacked_words_are_masked_where_nothing_was_said() -> None:
+    words = stack_words([torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 3)])
+    assert words.mask.sum(1).tolist() == [2, 4, 1]
+    assert words.vectors.shape == (3, 4, 3)
+    assert torch.equal(words.vectors.sum(2) > 0, words.mask)
