@@ -20,6 +20,7 @@ JOBS ?= 0
 BIN := $(VENV)/bin
 SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
 
+.NOTPARALLEL:
 .PHONY: help run test check fix docs setup font hooks clean
 
 help:  ## list the targets

@@ -10,8 +10,14 @@ EMOJI_FONT=/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 
 main() {
   case "${1:-}" in
-    serve) make_environment && install_packages . ;;
-    dev) make_environment && install_packages '.[train,dev]' ;;
+    serve)
+      make_environment
+      install_packages .
+      ;;
+    dev)
+      make_environment
+      install_packages '.[train,dev]'
+      ;;
     font) ensure_font ;;
     *) fail "Usage: tools/setup.sh serve|dev|font" ;;
   esac
