@@ -38,7 +38,7 @@ check: $(VENV)/.ready-dev  ## format, lint, types, layers, sizes, generated docs
 	@tools/gate.sh "lint" $(BIN)/ruff check .
 	@tools/gate.sh "types" $(BIN)/mypy
 	@tools/gate.sh "layers" $(BIN)/lint-imports
-	@tools/gate.sh "house rules" $(BIN)/python -m pytest -q tests/repo
+	@tools/gate.sh "house rules" $(BIN)/python -m pytest -q -m "not slow" tests/repo
 	@tools/gate.sh "generated docs" $(BIN)/python tools/reference.py --check
 	@echo "make check: all gates passed."
 

@@ -1,0 +1,47 @@
+"""Importing does nothing, and costs little where people wait for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+IMPORT_ALL = """
+import importlib, json, os, sys, threading
+before = dict(os.environ)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+import torch
+print(json.dumps({
+    "files": os.listdir(),
+    "environment": [  # torch itself names its cache folder there
+        item for item in os.environ.items() ^ before.items() if not item[0].startswith("TORCH")
+    ],
+    "threads": [t.name for t in threading.enumerate() if t is not threading.main_thread()],
+    "gradients": not torch.is_grad_enabled(),
+    "cuda": torch.cuda.is_initialized(),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_importing_every_module_has_no_effect(sources, repository, tmp_path):
+    paths = [path.relative_to(repository).with_suffix("") for path in sources]
+    packages = {path.parent.name for path in repository.glob("*/__init__.py")}
+    modules = [".".join(path.parts) for path in paths if path.parts[0] in packages]
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, *(name.removesuffix(".__init__") for name in modules)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert not any(json.loads(run.stdout).values()), run.stdout
+
+
+def test_help_of_the_command_loads_no_torch():
+    code = "import sys; from cli.main import build_app; build_app(); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
