@@ -196,12 +196,24 @@ class _Reader:
             self.at += 1
             if noun_phrase(self.tokens, self.at) is not None:
                 references.append(self._read_thing())
+        elif "between" in kinds:
+            references += self._split_in_two(first)
         subjects = [subject for subject in subjects if subject not in references]
         if subjects:
             things = (tuple(subjects), tuple(references))
             self.reading.relations += [Relation(kind, *things) for kind in kinds]
         self.subjects, self.group, self.group_is_reference = subjects, references, True
         self.joiner = "word"
+
+    def _split_in_two(self, index: int) -> list[int]:
+        """Part "two dogs", so that something can stand between them."""
+        thing = self.reading.things[index]
+        if thing.count < 2:
+            return []
+        half = thing.count // 2
+        self.reading.things[index] = replace(thing, count=thing.count - half)
+        self.reading.things.append(replace(thing, count=half))
+        return [len(self.reading.things) - 1]
 
     def _copula(self) -> bool:
         if self._word() not in _COPULAS or not self.group:

@@ -3,6 +3,7 @@
 from llm_prompting.phrases import Token, is_word
 from llm_prompting.reading import Place, RelationKind
 from llm_prompting.words import (
+    COMPOUNDS,
     DETAILS,
     DETERMINERS,
     FUNCTION_WORDS,
@@ -189,10 +190,13 @@ def detail_at(tokens: Tokens, at: int) -> tuple[str, int] | None:
     Returns:
         The details without article, and the position behind them; or None.
     """
-    at = _skip(tokens, at, {"with", "and", "in"})
-    at = _skip(tokens, at, {"a", "an", "the"})
-    words, behind = _run(tokens, at)
+    inner = _skip(tokens, at, {"with"})
+    if inner > at:
+        inner = _skip(tokens, inner, {"a", "an", "the"})
+    words, behind = _run(tokens, inner)
     if not words or words[-1] not in DETAILS or not ends_chunk(tokens, behind):
+        return None
+    if " ".join(words[-2:]) in COMPOUNDS:
         return None
     return " ".join(words), behind
 

@@ -34,7 +34,8 @@ LOOKS = _words("""
     magical mystical futuristic steampunk cyberpunk medieval baby sliced cooked open closed empty
     full lonely single sparkling sunny colored coloured very really extremely super slightly
     natural brightly tabby siamese floating flying sleeping running sitting jumping blooming
-    pixelated hand-drawn shaggy muddy snowy mossy steaming tasty delicious juicy watercolor watercolour pastel
+    pixelated hand-drawn shaggy muddy snowy mossy steaming tasty delicious juicy
+    watercolor watercolour pastel
 """)
 INTENSIFIERS = _words("""
     bright dark light pale deep vivid very really extremely slightly
@@ -56,11 +57,11 @@ DETERMINERS = _words("""
 # Words that look like modifiers and are half of a name.
 COMPOUNDS = frozenset(
     _names("""
-    hot dog, potted plant, teddy bear, polar bear, ice cream, orange juice, dining table, parking
+    hot dog, potted plant, teddy bear, ice cream, orange juice, dining table, parking
     meter, wine glass, traffic light, fire hydrant, cell phone, baseball bat, stop sign, light
-    bulb, toy car, red panda, black hole, white house, gold fish, glass bottle, paper plane, hot
+    bulb, gold fish, paper plane, hot
     air balloon, running shoe, swimming pool, flying saucer, sleeping bag, washing machine, full
-    moon, crystal ball, rubber duck, christmas tree, green tea, blue whale, brown bear, polar
+    moon, crystal ball, rubber duck, christmas tree, polar
     bear, baby carriage, wedding cake, birthday cake, sewing machine, rocking chair, spinning top,
     shooting star, four leaf clover, square root, tennis racket, golden retriever, long board,
     tall ship
