@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -85,12 +86,8 @@ def resident_bytes() -> int:
 
 def peak_bytes() -> int:
     """Return the most memory that this process ever held, in bytes."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # the unit differs
 
 
 def machine_description() -> str:
