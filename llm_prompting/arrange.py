@@ -23,6 +23,7 @@ class Arrangement:
             side by side, each on its own grid; with places there is one part on a 3 x 3 grid.
         has_places: Whether the grid is the ninths of the picture.
         touching: Pairs of things, the first of which stands on the second.
+        near: Pairs of blocks that stand next to each other, whichever side.
         dropped: Relations that contradict earlier ones.
     """
 
@@ -32,6 +33,7 @@ class Arrangement:
     parts: list[list[int]] = field(default_factory=list)
     has_places: bool = False
     touching: list[Edge] = field(default_factory=list)
+    near: list[Edge] = field(default_factory=list)
     dropped: list[Relation] = field(default_factory=list)
 
 
@@ -55,6 +57,9 @@ def arrange(reading: Reading) -> Arrangement:
         _fill_ninths(result, places, across, down)
         result.parts = [list(range(count))]
         return result
+    for edge in result.near:
+        if not _is_ordered(edge, [*across, *down]):
+            across.append(edge)
     result.rows = _levels(count, down, across)
     result.columns = _levels(count, across, down)
     result.parts = _connected(count, [*across, *down])
@@ -69,15 +74,21 @@ def _stack(reading: Reading, result: Arrangement) -> None:
         back, front = relation.references, relation.subjects
         if relation.kind == "behind":
             back, front = front, back
-        target = next(block for block in result.blocks if back[0] in block)
-        own = next(block for block in result.blocks if front[0] in block)
-        if own is target:
-            if own.index(front[0]) < own.index(back[0]):
+        for thing in front:
+            if not _put_in_front(result.blocks, back[0], thing):
                 result.dropped.append(relation)
-            continue
-        result.blocks.remove(own)
-        at = target.index(back[0]) + 1
-        target[at:at] = own
+                break
+
+
+def _put_in_front(blocks: list[list[int]], back: int, front: int) -> bool:
+    target = next(block for block in blocks if back in block)
+    own = next(block for block in blocks if front in block)
+    if own is target:
+        return own.index(front) > own.index(back)
+    blocks.remove(own)
+    at = target.index(back) + 1
+    target[at:at] = own
+    return True
 
 
 def _orders(
@@ -89,11 +100,11 @@ def _orders(
     for relation in reading.relations:
         fits = True
         for axis, earlier, later in _pairs(relation):
-            edges, others = (across, down) if axis == "across" else (down, across)
+            edges = across if axis == "across" else down
             edge = (block_of[earlier], block_of[later])
-            if relation.kind == "next to" and _is_ordered(edge, [*edges, *others]):
-                continue
-            if edge[0] == edge[1] or _reaches(edges, edge[1], edge[0]):
+            if relation.kind == "next to":
+                result.near.append(edge)
+            elif edge[0] == edge[1] or _reaches(edges, edge[1], edge[0]):
                 fits = False
             elif edge not in edges:
                 edges.append(edge)
@@ -189,7 +200,8 @@ def _fill_ninths(
         cells[block] = min(
             free,
             key=lambda cell: (
-                _broken(cells | {block: cell}, across, down),
+                _broken(cells | {block: cell}, across, down)
+                + _apart(cells | {block: cell}, result.near),
                 cell in cells.values(),
                 free.index(cell),
             ),
@@ -209,4 +221,15 @@ def _broken(cells: dict[int, tuple[int, int]], across: list[Edge], down: list[Ed
                 total += 1.0
             elif cells[earlier][1 - axis] != cells[later][1 - axis]:
                 total += 0.25
+    return total
+
+
+def _apart(cells: dict[int, tuple[int, int]], near: list[Edge]) -> float:
+    """Count neighbours that are not in touching cells of one row."""
+    total = 0.0
+    for one, other in near:
+        if one in cells and other in cells and one != other:
+            columns = abs(cells[one][0] - cells[other][0])
+            rows = abs(cells[one][1] - cells[other][1])
+            total += 0.0 if (columns, rows) == (1, 0) else 0.5
     return total

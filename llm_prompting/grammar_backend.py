@@ -122,6 +122,8 @@ def _mention(thing: Thing, *, with_tail: bool = True) -> str:
 def _plural(noun: str) -> str:
     if is_plural(noun.split()[-1]):
         return noun
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return noun[:-1] + "ies"
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 

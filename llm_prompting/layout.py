@@ -224,7 +224,7 @@ def _depths(block: list[int], cell: Rect) -> list[tuple[int, Rect]]:
     height = 1 / (1 + 0.5 * steps)
     rooms = []
     for step, thing in enumerate(block):
-        inset = (1 - 0.75**step) / 2
+        inset = (1 - 0.65**step) / 2
         top = 0.5 * step * height
         rooms.append((thing, _within(cell, inset, 1 - inset, top, top + height)))
     return rooms
