@@ -5,7 +5,6 @@ from math import isfinite
 
 from core.errors import InputError
 from core.seeding import MAX_SEED
-from pipelines.schedulers import NoiseSchedule, make_scheduler
 from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 
@@ -16,7 +15,7 @@ MAX_GUIDANCE = 30.0
 def check_spec(
     spec: GenerationSpec,
     model: ModelInfo,
-    noise_schedule: NoiseSchedule,
+    check_steps: Callable[[str, int], None],
     count_tokens: Callable[[str], int],
 ) -> None:
     """Refuse a picture that the model would paint otherwise than asked.
@@ -24,7 +23,7 @@ def check_spec(
     Args:
         spec: What is asked for.
         model: Who is to paint it.
-        noise_schedule: The model's noise schedule, which limits the steps.
+        check_steps: Refuses a scheduler and a number of steps that this model cannot follow.
         count_tokens: The model's tokenizer.
 
     Raises:
@@ -32,7 +31,7 @@ def check_spec(
     """
     _check_words(spec, model, count_tokens)
     _check_numbers(spec)
-    make_scheduler(spec.scheduler, noise_schedule, spec.num_steps)
+    check_steps(spec.scheduler, spec.num_steps)
     if (spec.width, spec.height) not in model.sizes:
         served = ", ".join(f"{width}x{height}" for width, height in model.sizes)
         raise InputError(
@@ -52,6 +51,13 @@ def _check_words(
             "the negative prompt out.",
             param="negative_prompt",
         )
+    for param, text in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt)):
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(
+                f"The {param.replace('_', ' ')} holds half of a surrogate pair, which is no "
+                "character: send valid UTF-8.",
+                param=param,
+            )
     for param, text in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt)):
         num_tokens = count_tokens(text)
         if num_tokens > model.max_tokens:

@@ -49,6 +49,17 @@ def make_scheduler(name: str, config: NoiseSchedule, num_steps: int) -> DPMSolve
     return scheduler
 
 
+def check_steps(config: NoiseSchedule, name: str, num_steps: int) -> None:
+    """Refuse what `make_scheduler` refuses.
+
+    Args:
+        config: The noise schedule of the checkpoint.
+        name: Registered name; an UnknownNameError if there is none.
+        num_steps: Denoising steps; an InputError if there are too many.
+    """
+    make_scheduler(name, config, num_steps)
+
+
 def ddim(config: NoiseSchedule) -> DPMSolverMultistepScheduler:
     """Make DDIM without noise.
 

@@ -41,6 +41,7 @@ _CLASSES = {
 }
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+_HUB_TWINS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +186,7 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_TWINS))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -16,7 +16,7 @@ from core.seeding import torch_generator
 from pipelines.checks import check_spec
 from pipelines.components import Components, load_components
 from pipelines.conditioning import PromptEncoder, Words, stack_words
-from pipelines.schedulers import make_scheduler
+from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
 from pipelines.store import Checkpoint, ModelInfo, open_checkpoint
 
@@ -39,6 +39,8 @@ class TextToImage:
         self.num_rows = num_rows or (1 if parts.device.type == "cpu" else 8)
         self._noise_schedule = checkpoint.scheduler_config
         self._parts = parts
+        # A request for ten pictures asks the same ten times, on the server's event loop.
+        self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self._noise_schedule))
         self._words = PromptEncoder(parts.tokenizer, parts.text_encoder)
 
     @classmethod
@@ -49,6 +51,7 @@ class TextToImage:
         variant: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        num_rows: int | None = None,
     ) -> "TextToImage":
         """Open a checkpoint and load it.
 
@@ -57,13 +60,15 @@ class TextToImage:
             variant: Which of its transformers; None takes the folder's default.
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that is there.
             dtype: "float32" or "bfloat16"; None takes bfloat16 on CUDA and float32 elsewhere.
+            num_rows: Pictures that go through a network together, as the class says.
 
         Returns:
             The model, ready to paint. What is wrong with the folder, the device or the names is
             raised as `open_checkpoint` and `load_components` say.
         """
         checkpoint = open_checkpoint(path_or_hub, variant=variant)
-        return cls(checkpoint, load_components(checkpoint, device=device, dtype=dtype))
+        parts = load_components(checkpoint, device=device, dtype=dtype)
+        return cls(checkpoint, parts, num_rows=num_rows)
 
     def check(self, spec: GenerationSpec) -> None:
         """Refuse, before any work, what this model would paint otherwise than asked.
@@ -71,7 +76,7 @@ class TextToImage:
         Args:
             spec: What is asked for. The InputError that is raised names the field at fault.
         """
-        check_spec(spec, self.info, self._noise_schedule, self._words.count_tokens)
+        check_spec(spec, self.info, self._check_steps, self.count_tokens)
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens the model reads for a text, end mark included.

@@ -68,18 +68,12 @@ def model(folder: Path) -> TextToImage:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2}
-    vocabulary |= {word: number for number, word in enumerate(WORDS.split(), start=3)}
-    words = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    vocabulary = {word: number for number, word in enumerate([*marks.values(), *WORDS.split()])}
+    words = Tokenizer(WordLevel(vocabulary, marks["unk_token"]))
     words.pre_tokenizer = Whitespace()
     words.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=MAX_TOKENS,
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=MAX_TOKENS, **marks)
 
 
 def _text_encoder(num_words: int) -> T5EncoderModel:

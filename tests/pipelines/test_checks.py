@@ -16,6 +16,7 @@ GOOD = GenerationSpec(prompt="a red apple")
         ("prompt", {"prompt": ""}, "say in words"),
         ("prompt", {"prompt": " \n\t"}, "say in words"),
         ("prompt", {"prompt": "cat " * 30}, "has 31 tokens, and tiny reads 24"),
+        ("prompt", {"prompt": "a cat \ud800"}, "valid UTF-8"),
         ("negative_prompt", {"negative_prompt": "cat " * 24}, "has 25 tokens"),
         ("negative_prompt", {"negative_prompt": "cat", "guidance_scale": 1.0}, "no effect"),
         ("num_steps", {"num_steps": 0}, "1 to 1000"),

@@ -14,15 +14,14 @@ from safetensors.torch import load_file, save_file
 from core.errors import (
     CheckpointError,
     ConfigError,
+    DeviceMemoryError,
     GenerationCancelledError,
     InputError,
     NumericsError,
     UnknownNameError,
 )
-from pipelines.components import Components, load_components
 from pipelines.png import to_png_bytes
 from pipelines.spec import GenerationResult, GenerationSpec
-from pipelines.store import Checkpoint, open_checkpoint
 from pipelines.text_to_image import Batch, TextToImage
 
 SPEC = GenerationSpec(prompt="a red apple", seed=3, num_steps=4, guidance_scale=4.0)
@@ -126,7 +125,7 @@ def test_same_seed_same_image_in_any_company(model: TextToImage) -> None:
 
 
 def test_rows_in_one_forward_differ_by_rounding_only(folder: Path, model: TextToImage) -> None:
-    wide = TextToImage(*_opened(folder), num_rows=3)
+    wide = TextToImage.load(folder, device="cpu", num_rows=3)
     specs = [SPEC, replace(SPEC, prompt="two dog", seed=1), replace(SPEC, guidance_scale=7.0)]
     for alone, batched in zip(model.generate(specs), wide.generate(specs), strict=True):
         assert abs(pixels(alone) - pixels(batched)).max() <= 1
@@ -189,7 +188,9 @@ def test_cancelling_stops_before_the_next_step(model: TextToImage) -> None:
 def test_one_bad_spec_stops_the_request_before_any_work(model: TextToImage) -> None:
     seen: list[int] = []
     with pytest.raises(InputError):
-        model.generate([SPEC, replace(SPEC, num_steps=0)], on_step=lambda done, _: seen.append(done))
+        model.generate(
+            [SPEC, replace(SPEC, num_steps=0)], on_step=lambda done, _: seen.append(done)
+        )
     assert seen == []
 
 
@@ -234,6 +235,13 @@ def test_unknown_device_and_dtype_are_named(folder: Path) -> None:
     assert dtype.value.param == "dtype"
 
 
-def _opened(folder: Path) -> tuple[Checkpoint, Components]:
-    checkpoint = open_checkpoint(folder)
-    return checkpoint, load_components(checkpoint, device="cpu")
+def test_a_full_device_says_to_ask_for_fewer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TextToImage.load(folder, device="cpu")
+
+    def overflow(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(model, "predict", overflow)
+    with pytest.raises(DeviceMemoryError, match="ask for fewer") as error:
+        model.generate([SPEC])
+    assert error.value.retryable
