@@ -26,6 +26,7 @@ KEPT_SHARE = 0.5
 MIN_AREA = 1e-4
 FULL_AREA = 0.95
 MIN_GAP_SIDE = 0.1
+MIN_CUT_SIDE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,8 @@ def _part(things: list[Loose], log: Log) -> list[Loose]:
             for other in range(one + 1, len(things)):
                 back, front = _by_area(things, one, other)
                 cut = _cut(things[back], things[front])
-                if cut is not None:
+                # Slivers are left as they are: no words would be heard in them.
+                if cut is not None and all(_is_wide(rect) for rect in cut):
                     things[back] = replace(things[back], rect=cut[0])
                     things[front] = replace(things[front], rect=cut[1])
                     log("overlap", things[back].name, f"parted from {things[front].name}")
@@ -224,6 +226,10 @@ def _cut(back: Loose, front: Loose) -> tuple[Rect, Rect] | None:
         return None
     best = max(strips_around(back.rect, front.rect), key=lambda strip: strip.area)
     return (best, front.rect) if best.area >= KEPT_SHARE * back.rect.area else None
+
+
+def _is_wide(rect: Rect) -> bool:
+    return min(rect.width, rect.height) >= MIN_CUT_SIDE
 
 
 def _halves(back: Rect, front: Rect) -> tuple[Rect, Rect]:
