@@ -34,13 +34,7 @@ test: $(VENV)/.ready-dev font  ## run all tests with coverage
 	@echo "make test: all tests passed."
 
 check: $(VENV)/.ready-dev  ## format, lint, types, layers, sizes, generated docs
-	@tools/gate.sh "format" $(BIN)/ruff format --check .
-	@tools/gate.sh "lint" $(BIN)/ruff check .
-	@tools/gate.sh "types" $(BIN)/mypy
-	@tools/gate.sh "layers" $(BIN)/lint-imports
-	@tools/gate.sh "house rules" $(BIN)/python -m pytest -q -m "not slow" tests/repo
-	@tools/gate.sh "generated docs" $(BIN)/python tools/reference.py --check
-	@echo "make check: all gates passed."
+	@tools/check.sh
 
 fix: $(VENV)/.ready-dev  ## format, mend what the linter can mend, rewrite generated docs
 	@$(BIN)/ruff format .
