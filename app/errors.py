@@ -43,6 +43,12 @@ class ModelNotFoundError(UnknownNameError):
     code = "model_not_found"
 
 
+class NotReadyError(CapacityError):
+    """The server runs, but is not warm yet, or no more."""
+
+    code = "not_ready"
+
+
 STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
     InputError: (400, "invalid_request_error"),
     ModelNotFoundError: (404, "invalid_request_error"),
@@ -162,7 +168,8 @@ async def _on_our_error(request: Request, error: Exception) -> Response:
     if isinstance(error, CapacityError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        headers.setdefault("x-should-retry", str(error.retryable).lower())
+        headers["x-should-retry"] = str(error.retryable).lower()
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not error.retryable:
         log.error("request_failed", code=error.code, reason=error.message)
     body = envelope(error.message, kind=kind, param=error.param, code=error.code)
     return error_response(request, status, body, headers)

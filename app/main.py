@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import structlog
@@ -15,6 +15,7 @@ from app.deps import Service
 from app.errors import install_error_handlers
 from app.generator import Generator
 from app.routes import health, images, models
+from app.schemas import ErrorEnvelope
 from app.settings import Settings, check_host, read_settings
 from app.telemetry import BodyLimitMiddleware, RequestContextMiddleware, configure_logging
 from app.warm_up import warm_up
@@ -57,7 +58,8 @@ def serve(**overrides: object) -> None:
         )
         host, port = listener.getsockname()[:2]
         log.info("listening", host=host, port=port, model=generator.info.name)
-        server.run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean stop
+            server.run(sockets=[listener])
     if failures:
         raise failures[0]
 
@@ -105,6 +107,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # the page would load its script from a foreign server
         redoc_url=None,
+        responses={"default": {"model": ErrorEnvelope, "description": "Any failure."}},
         middleware=[
             Middleware(RequestContextMiddleware),
             Middleware(BodyLimitMiddleware, max_body_bytes=deployed.max_body_bytes),

@@ -162,7 +162,7 @@ class ModelCard(BaseModel):
     id: str = Field(description="What to pass as `model`.")
     object: Literal["model"] = "model"
     created: int = Field(description="When it was loaded, in Unix seconds.")
-    owned_by: str = "fewstroke"
+    owned_by: Literal["fewstroke"] = "fewstroke"
     revision: str = Field(description="Content hash of weights and configuration.")
     variant: str = Field(description="The variant that is served.")
     variants: list[str] = Field(description="All variants in its folder, the default first.")

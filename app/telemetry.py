@@ -17,6 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import REQUEST_ID_HEADER, envelope, error_response
 from app.settings import Settings
 
+PROBES = frozenset({"/livez", "/readyz"})
+"""Paths that machines ask every few seconds; their log lines are of level debug."""
+
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -54,7 +57,7 @@ class RequestContextMiddleware:
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
@@ -62,7 +65,9 @@ class RequestContextMiddleware:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                log.info(
+                is_probe = scope["path"] in PROBES
+                log.log(
+                    logging.DEBUG if is_probe else logging.INFO,
                     "request",
                     method=scope["method"],
                     path=scope["path"],
@@ -149,6 +154,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
         )
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
 
 
@@ -165,6 +171,11 @@ def _drop_colour_copy(
     # uvicorn hands its messages over twice, once with terminal colours
     event.pop("color_message", None)
     return event
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # uvicorn logs a bug's traceback again, without its request id
+    return "Exception in ASGI application" not in str(record.msg)
 
 
 def _request_id(offered: str | None) -> str:

@@ -48,7 +48,8 @@ def demo(
     log_file = output.parent / "server.log"
     with running_server(port=port, log_file=log_file, model=model) as server:
         started = time.perf_counter()
-        with console.status("Loading the model and painting a picture to warm up ..."):
+        console.print("Starting a server: it loads the model and paints one picture to warm up.")
+        with console.status("Waiting for it ..."):
             server.wait_until_ready(READY_WITHIN_S)
         console.print(f"Ready after {time.perf_counter() - started:.1f} s: {server.base_url}")
         started = time.perf_counter()

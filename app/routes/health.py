@@ -3,16 +3,10 @@
 from fastapi import APIRouter
 
 from app.deps import Service, ServiceDep
+from app.errors import NotReadyError
 from app.schemas import ErrorEnvelope, Health
-from core.errors import CapacityError
 
 router = APIRouter(tags=["health"])
-
-
-class NotReadyError(CapacityError):
-    """The server runs, but is not warm yet, or no more."""
-
-    code = "not_ready"
 
 
 @router.get("/livez", summary="Is the process alive?")
@@ -34,4 +28,6 @@ async def readyz(service: ServiceDep) -> Health:
 
 def _check_ready(service: Service) -> None:
     if not service.readiness.is_ready:
-        raise NotReadyError(service.readiness.reason, retry_after_s=service.worker.backlog_s() or 1)
+        raise NotReadyError(
+            service.readiness.reason, retry_after_s=service.worker.backlog_s() or 1.0
+        )

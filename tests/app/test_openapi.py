@@ -1,0 +1,33 @@
+from typing import Any
+
+from app.main import create_app
+from app.schemas import ImageRequest
+from app.settings import Settings
+from tests.app.conftest import SteppedGenerator
+
+SCHEMA: dict[str, Any] = create_app(Settings(), SteppedGenerator()).openapi()
+
+
+def test_every_route_tells_what_it_does() -> None:
+    operations = [op for path in SCHEMA["paths"].values() for op in path.values()]
+    assert len(operations) == 5
+    assert all(op["summary"] and op["description"] for op in operations)
+
+
+def test_every_field_is_described() -> None:
+    assert all(
+        prop.get("description") or "$ref" in prop or prop.get("const")
+        for name in ("ImageRequest", "ImageResponse", "ModelCard", "ErrorBody")
+        for prop in SCHEMA["components"]["schemas"][name]["properties"].values()
+    )
+
+
+def test_examples_are_requests_that_fit() -> None:
+    examples = SCHEMA["components"]["schemas"]["ImageRequest"]["examples"]
+    assert examples
+    for example in examples:
+        ImageRequest.model_validate(example)
+
+
+def test_no_endpoint_documents_a_form_of_error_that_is_never_sent() -> None:
+    assert "HTTPValidationError" not in SCHEMA["components"]["schemas"]

@@ -1,0 +1,103 @@
+"""The server as its operator meets it: a process with an exit status, a log and signals."""
+
+import shutil
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+import app.main
+from app.settings import Settings
+from cli.server_process import ServerProcess, running_server
+from core.errors import CheckpointError, ConfigError
+from tests.cli.conftest import Run
+
+
+def test_settings_are_listed(fewstroke: Run) -> None:
+    assert "`FEWSTROKE_QUEUE_CAPACITY`" in fewstroke("serve", "--list-settings").stdout
+
+
+def test_a_bad_checkpoint_ends_the_start_in_one_line(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04.")
+    log_file = tmp_path / "server.log"
+    with running_server(port=0, log_file=log_file, model=str(broken)) as server:
+        with pytest.raises(ConfigError, match=r"did not start.*broken"):
+            server.wait_until_ready(60)
+        assert server.process.returncode == 2
+    [line] = log_file.read_text("utf-8").splitlines()
+    assert line.startswith("error: ")
+    assert "diffusion_pytorch_model.bin" in line
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_bad_checkpoint_is_found_before_anything_listens(
+    folder: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.main, "configure_logging", lambda _settings: None)
+    broken = tmp_path / "broken"
+    if damage == "truncated":
+        shutil.copytree(folder, broken)
+        weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(CheckpointError, match="broken"):
+        app.main.serve(model=str(broken), port=port)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_public_host_and_a_taken_port_are_refused_before_the_model_is_read() -> None:
+    with pytest.raises(ConfigError, match="--allow-public"):
+        app.main.serve(host="0.0.0.0", model="missing")  # noqa: S104
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        settings = Settings(port=holder.getsockname()[1])
+        with pytest.raises(ConfigError, match="in use"):
+            app.main.take_port(settings)
+
+
+def test_sigterm_finishes_what_was_accepted(folder: Path, tmp_path: Path) -> None:
+    log_file = tmp_path / "server.log"
+    with running_server(port=0, log_file=log_file, model=str(folder)) as server:
+        server.wait_until_ready(60)
+        answers: list[httpx2.Response] = []
+        body = {"prompt": "a red apple", "steps": 100, "n": 4}
+        url = f"{server.base_url}/images/generations"
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx2.post(url, json=body, timeout=60))
+        )
+        asking.start()
+        _wait_for_line(server, '"steps": 100')
+        server.process.send_signal(signal.SIGTERM)
+        asking.join(60)
+        assert [answer.status_code for answer in answers] == [200]
+        assert server.process.wait(20) in {0, -signal.SIGTERM}
+    assert "Traceback" not in log_file.read_text("utf-8")
+
+
+def test_demo_paints_one_picture_and_ends(fewstroke: Run, folder: Path, tmp_path: Path) -> None:
+    ended = fewstroke("demo", "--once", "--port", 0, "--model", folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    picture = tmp_path / "outputs" / "first-image.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert str(picture) in ended.stdout
+    assert "curl" in ended.stdout
+    assert "images.generate" in ended.stdout
+    assert "fewstroke generate" in ended.stdout
+
+
+def _wait_for_line(server: ServerProcess, part: str) -> None:
+    for _ in range(2000):
+        if part in server.log_file.read_text("utf-8"):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no {part} in the log")
