@@ -164,7 +164,7 @@ class OpenAIBackend:
 
 
 def _read_reply(reply: object) -> tuple[str, str, str]:
-    """Return finish reason, refusal and content; the client passes on what it cannot check."""
+    # Finish reason, refusal and content. The client passes on whatever a server sent as a 200.
     data = reply.model_dump(warnings=False) if isinstance(reply, ChatCompletion) else {}
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else {}
