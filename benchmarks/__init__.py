@@ -1,0 +1,1 @@
+"""Measurements: each writes what it measured, with the command, the machine and the commit."""
