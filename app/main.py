@@ -148,6 +148,7 @@ def take_port(settings: Settings) -> socket.socket:
     Raises:
         ConfigError: If the address is taken, foreign or unknown.
     """
+    listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM
@@ -156,6 +157,8 @@ def take_port(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ConfigError(
             f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "
             "Choose another with --port (0 takes a free one), or stop what listens there.",

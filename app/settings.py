@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import ConfigError
 
 ENV_PREFIX = "FEWSTROKE_"
+PLANNER_PREFIX = "FEWSTROKE_LLM_"
+"""Variables that `fewstroke plan` reads itself."""
+
 SHIPPED_MODEL = Path("checkpoints") / "emoji-scenes"
 
 
@@ -180,7 +183,8 @@ def _values(schema: dict[str, object]) -> str:
 def _refuse_unknown_variables(environment: Iterable[str]) -> None:
     known = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
     for name in environment:
-        if name.startswith(ENV_PREFIX) and name not in known:
+        ours = name.startswith(ENV_PREFIX) and not name.startswith(PLANNER_PREFIX)
+        if ours and name not in known:
             guess = get_close_matches(name, known, n=1)
             hint = f" Did you mean {guess[0]}?" if guess else ""
             raise ConfigError(

@@ -1,6 +1,7 @@
 """`fewstroke generate`: pictures without a server."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil, sqrt
 from pathlib import Path
 from secrets import randbelow
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from app.generator import Generator
     from pipelines.spec import GenerationResult, GenerationSpec
     from pipelines.store import ModelInfo
+    from pipelines.text_to_image import TextToImage
 
 MAX_IMAGES = 100
 
@@ -74,34 +76,43 @@ def generate(
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("Loading the model ..."):
-        from app.settings import read_settings
+        painter = load(model=model, variant=variant, device=device, dtype=dtype)
         from pipelines.spec import GenerationSpec
-        from pipelines.text_to_image import TextToImage
-
-        chosen = read_settings(model=model, variant=variant, device=device, dtype=dtype)
-        painter = TextToImage.load(
-            chosen.model, variant=chosen.variant, device=chosen.device, dtype=chosen.dtype
-        )
-    width, height = parse_size(size, painter.info)
-    first = randbelow(2**32) if seed is None else seed
-    specs = [
-        GenerationSpec(
-            prompt=prompt,
-            negative_prompt=negative,
-            seed=first + index,
-            num_steps=painter.info.default_steps if steps is None else steps,
-            guidance_scale=painter.info.default_guidance if guidance is None else guidance,
-            width=width,
-            height=height,
-            scheduler=scheduler,
-        )
-        for index in range(num_images)
-    ]
-    results = paint(painter, specs)
+    info = painter.info
+    width, height = parse_size(size, info)
+    first = GenerationSpec(
+        prompt=prompt,
+        negative_prompt=negative,
+        seed=randbelow(2**32) if seed is None else seed,
+        num_steps=info.default_steps if steps is None else steps,
+        guidance_scale=info.default_guidance if guidance is None else guidance,
+        width=width,
+        height=height,
+        scheduler=scheduler,
+    )
+    results = paint(painter, [replace(first, seed=first.seed + k) for k in range(num_images)])
     for path in write(results, output, as_grid=grid):
         console.print(f"Painted [bold]{path}[/bold]")
-    seeds = f"{first}" if num_images == 1 else f"{first} to {first + num_images - 1}"
-    console.print(f"Seed {seeds}; {painter.info.name}, revision {painter.info.revision[:12]}.")
+    last = "" if num_images == 1 else f" to {results[-1].spec.seed}"
+    console.print(f"Seed {first.seed}{last}; {info.name}, revision {info.revision}.")
+
+
+def load(**choices: str | None) -> "TextToImage":
+    """Load the model that was chosen here or in the environment.
+
+    Args:
+        choices: `model`, `variant`, `device`, `dtype` as in the settings; None leaves it to these.
+
+    Returns:
+        The model; what is wrong with it is raised as `TextToImage.load` says.
+    """
+    from app.settings import read_settings
+    from pipelines.text_to_image import TextToImage
+
+    chosen = read_settings(**choices)
+    return TextToImage.load(
+        chosen.model, variant=chosen.variant, device=chosen.device, dtype=chosen.dtype
+    )
 
 
 def check_output(output: Path) -> None:

@@ -1,22 +1,26 @@
 """The `fewstroke` command: what commands there are, and how failures end."""
 
 import sys
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import demo, generate, serve
 from core.errors import FewstrokeError
 
 USAGE_ERROR = 2
 
-# Groups of commands that stand on packages of their own, and are there if these are.
-_GROUPS = {"train": "cli.train", "evaluate": "cli.evaluate"}
+# Each is a module of this package with a function of its name and an EPILOG, in order of the help.
+_COMMANDS = ("demo", "generate", "plan", "serve")
+
+# Each is a module of this package with an `app` of several commands.
+_GROUPS = ("train", "evaluate")
 
 
 def main() -> None:
@@ -44,13 +48,18 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    app.command(epilog=serve.EPILOG)(serve.serve)
-    app.command(epilog=generate.EPILOG)(generate.generate)
-    app.command(epilog=demo.EPILOG)(demo.demo)
-    for name, module in _GROUPS.items():
-        if find_spec(module) is not None:
-            app.add_typer(import_module(module).app, name=name)
+    for name, module in _present(_COMMANDS):
+        app.command(epilog=module.EPILOG)(getattr(module, name))
+    for name, module in _present(_GROUPS):
+        app.add_typer(module.app, name=name)
     return app
+
+
+def _present(names: Iterable[str]) -> Iterator[tuple[str, ModuleType]]:
+    # a command is there when the package that it stands on is
+    for name in names:
+        if find_spec(f"cli.{name}") is not None:
+            yield name, import_module(f"cli.{name}")
 
 
 def _print_version(asked: bool) -> None:

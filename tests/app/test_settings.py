@@ -67,3 +67,8 @@ def test_loopback_needs_no_leave(host: str) -> None:
 def test_the_shipped_model_is_looked_for_beside_the_source() -> None:
     assert shipped_model().parts[-2:] == ("checkpoints", "emoji-scenes")
     assert Settings().model == str(shipped_model())
+
+
+def test_variables_of_the_planner_do_not_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSTROKE_LLM_MODEL", "qwen3")
+    assert read_settings().port == 8000

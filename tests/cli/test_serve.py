@@ -1,5 +1,6 @@
 """The server as its operator meets it: a process with an exit status, a log and signals."""
 
+import os
 import shutil
 import signal
 import socket
@@ -13,7 +14,8 @@ import pytest
 import app.main
 from app.settings import Settings
 from cli.server_process import ServerProcess, running_server
-from core.errors import CheckpointError, ConfigError
+from core.errors import CheckpointError, ConfigError, NumericsError
+from tests.app.conftest import SteppedGenerator
 from tests.cli.conftest import Run
 
 
@@ -84,15 +86,40 @@ def test_sigterm_finishes_what_was_accepted(folder: Path, tmp_path: Path) -> Non
     assert "Traceback" not in log_file.read_text("utf-8")
 
 
-def test_demo_paints_one_picture_and_ends(fewstroke: Run, folder: Path, tmp_path: Path) -> None:
-    ended = fewstroke("demo", "--once", "--port", 0, "--model", folder)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    picture = tmp_path / "outputs" / "first-image.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert str(picture) in ended.stdout
-    assert "curl" in ended.stdout
-    assert "images.generate" in ended.stdout
-    assert "fewstroke generate" in ended.stdout
+def test_ctrl_c_ends_the_server_without_a_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.main, "configure_logging", lambda _settings: None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ServerProcess(process=_ThisProcess(), port=port, log_file=Path())
+
+    def press_ctrl_c_when_ready() -> None:
+        server.wait_until_ready(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press_ctrl_c_when_ready)
+    pressing.start()
+    app.main.serve(model=str(folder), device="cpu", port=port)
+    pressing.join()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_model_that_cannot_paint_ends_the_server(
+    stepped: SteppedGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.main, "configure_logging", lambda _settings: None)
+    monkeypatch.setattr(app.main, "load_generator", lambda _settings: stepped)
+    stepped.failure = NumericsError("NaN in the latents.")
+    with pytest.raises(ConfigError, match=r"cannot paint: NaN in the latents"):
+        app.main.serve(port=0)
+
+
+class _ThisProcess:
+    def poll(self) -> None:
+        """Say that it runs, as a process does."""
 
 
 def _wait_for_line(server: ServerProcess, part: str) -> None:

@@ -1,0 +1,115 @@
+"""How long a stranger waits for the first picture, and what the server holds in memory.
+
+    python -m benchmarks.bench_first_image --output benchmarks/results/teacher.json
+
+Starts `fewstroke serve` as a process, waits for `/readyz`, and asks through the openai client.
+"""
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import psutil
+import typer
+
+from cli.demo import PROMPT, READY_WITHIN_S, ask
+from cli.server_process import running_server
+from core.devices import machine_description
+
+MEGABYTE = 1e6
+
+
+def main(
+    *,
+    output: Annotated[Path, typer.Option(help="JSON file to write; other keys in it stay.")],
+    model: Annotated[
+        str | None, typer.Option(help="Diffusers folder or hub name.", show_default="shipped")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant of the model.")] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="Pictures for the steady time.")] = 10,
+) -> None:
+    """Measure a server from its start to its steady state."""
+    figures = measure(model, variant, num_images)
+    merge(output, figures)
+    print(json.dumps(figures, indent=1))
+
+
+def measure(model: str | None, variant: str | None, num_images: int) -> dict[str, float]:
+    """Start a server and time what a caller sees.
+
+    Args:
+        model: What it serves; None for the shipped model.
+        variant: Which variant of it.
+        num_images: Pictures, one request each, over which the steady time is taken.
+
+    Returns:
+        start_to_ready_s: From the start of the process to a green `/readyz`, warm-up included.
+        first_image_s: From the start of the process to the first picture at the client.
+        image_s: Median of one request for one picture afterwards.
+        resident_mb: What the server then holds in memory, in 10^6 bytes.
+    """
+    import_module("openai")  # half a second that is not the server's
+    with TemporaryDirectory() as folder:
+        picture, log_file = Path(folder) / "picture.png", Path(folder) / "server.log"
+        started = time.perf_counter()
+        with running_server(port=0, log_file=log_file, model=model, variant=variant) as server:
+            server.wait_until_ready(READY_WITHIN_S)
+            ready_s = time.perf_counter() - started
+            ask(server, PROMPT, picture)
+            first_image_s = time.perf_counter() - started
+            seconds = []
+            for _ in range(num_images):
+                asked = time.perf_counter()
+                ask(server, PROMPT, picture)
+                seconds.append(time.perf_counter() - asked)
+            resident_bytes = psutil.Process(server.process.pid).memory_info().rss
+    return {
+        "start_to_ready_s": round(ready_s, 2),
+        "first_image_s": round(first_image_s, 2),
+        "image_s": round(statistics.median(seconds), 3),
+        "resident_mb": round(resident_bytes / MEGABYTE),
+    }
+
+
+def merge(output: Path, figures: Mapping[str, object]) -> None:
+    """Write figures into a flat JSON file beside what other commands measured.
+
+    Args:
+        output: The file; made if it is not there. Keys that are not among the figures stay.
+        figures: What was measured.
+    """
+    known = json.loads(output.read_text("utf-8")) if output.exists() else {}
+    command = shlex.join(["python", "-m", "benchmarks.bench_first_image", *sys.argv[1:]])
+    others = [part for part in known.get("command", "").split(" && ") if part not in {"", command}]
+    record = {
+        **known,
+        **figures,
+        "command": " && ".join([*others, command]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine_description(),
+        "commit": _commit(),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def _commit() -> str:
+    # --dirty: numbers from a changed tree must not pass for numbers of the commit
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    found = subprocess.run(  # noqa: S603  (fixed arguments)
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,26 @@
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.demo import demo
+from pipelines.png import read_png_spec
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_demo_paints_one_picture_and_says_how_to_go_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "first.png"
+    demo(once=True, port=0, output=output, prompt="a green dog", model=str(folder))
+    told = capsys.readouterr().out
+    assert read_png_spec(output.read_bytes()).spec.prompt == "a green dog"
+    assert all(part in told for part in (str(output), "curl", "images.generate", "seed"))
+    assert 'fewstroke generate "a green dog"' in told
