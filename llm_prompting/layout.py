@@ -52,15 +52,38 @@ def lay_out(reading: Reading, *, aspect: float = 1.0) -> tuple[list[Placed], lis
         The boxes in the order of the prompt, and notes on relations that could not be kept.
     """
     arrangement = arrange(reading)
-    cells = _cells(reading, arrangement, aspect)
+    best: tuple[int, list[Placed]] | None = None
+    wide = high = 1.0
+    for _ in range(_SQUEEZES):
+        placed = _place(reading, arrangement, aspect, (wide, high))
+        broken = [rel for rel in reading.relations if not holds(rel, placed, aspect=aspect)]
+        if best is None or len(broken) < best[0]:
+            best = (len(broken), placed)
+        # Groups side by side are too tall where their corners stand rather above than beside.
+        high *= 0.75 if any(rel.kind in _ACROSS for rel in broken) else 1.0
+        wide *= 0.75 if any(rel.kind in _DOWN for rel in broken) else 1.0
+        if not broken:
+            break
+    placed = best[1] if best is not None else []
+    return placed, _notes(reading, arrangement, placed, aspect)
+
+
+_ACROSS = frozenset({"left of", "right of", "between"})
+_DOWN = frozenset({"above", "below", "on top of"})
+_SQUEEZES = 4
+
+
+def _place(
+    reading: Reading, arrangement: Arrangement, aspect: float, extent: tuple[float, float]
+) -> list[Placed]:
     placed: list[Placed] = []
+    cells = _cells(reading, arrangement, aspect, extent)
     for block, cell in zip(arrangement.blocks, cells, strict=True):
         for z, (thing, room) in enumerate(_depths(block, cell)):
             rects = _repeat(reading.things[thing], room, aspect)
             placed += [Placed(thing, rect, z) for rect in rects]
     placed = _let_touch(placed, arrangement.touching)
-    placed.sort(key=lambda box: box.thing)
-    return placed, _notes(reading, arrangement, placed, aspect)
+    return sorted(placed, key=lambda box: box.thing)
 
 
 def holds(relation: Relation, placed: list[Placed], *, aspect: float = 1.0) -> bool:
@@ -113,8 +136,11 @@ def _notes(
     return notes
 
 
-def _cells(reading: Reading, arrangement: Arrangement, aspect: float) -> list[Rect]:
-    whole = Rect(MARGIN, MARGIN, 1 - MARGIN, 1 - MARGIN)
+def _cells(
+    reading: Reading, arrangement: Arrangement, aspect: float, extent: tuple[float, float]
+) -> list[Rect]:
+    across, down = ((1 - (1 - 2 * MARGIN) * share) / 2 for share in extent)
+    whole = Rect(across, down, 1 - across, 1 - down)
     cells = [whole] * len(arrangement.blocks)
     if arrangement.has_places:
         _ninths(arrangement, cells, whole)
