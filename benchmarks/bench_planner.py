@@ -4,17 +4,14 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.planner_sentences import Sentence, geneval_sentences, own_sentences
-from core.devices import machine_description
+from benchmarks.record import merge
 from llm_prompting.geometry import Rect, rect_of, relative_position
 from llm_prompting.grammar_backend import plan_by_grammar
 from llm_prompting.plan import PlannedObject, ScenePlan, parse_plan
@@ -51,64 +48,65 @@ def main(arguments: list[str] | None = None) -> None:
     make = plan_by_grammar if chosen.planner == "grammar" else _asking(chosen)
     geneval = geneval_sentences()[: chosen.limit]
     own = list(own_sentences(NUM_OWN if chosen.limit is None else chosen.limit))
-    figures = measure(make, geneval, own, rounds=NUM_TIMED_ROUNDS if make is plan_by_grammar else 1)
-    figures |= {
-        "planner": chosen.planner,
-        "model": chosen.model,
-        "command": "python -m benchmarks.bench_planner " + " ".join(arguments or sys.argv[1:]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine_description(),
-        "commit": _commit(),
-    }
-    text = json.dumps(figures, indent=2) + "\n"
-    print(text, end="")
+    figures, failures = measure(
+        make, geneval, own, rounds=NUM_TIMED_ROUNDS if make is plan_by_grammar else 1
+    )
+    if chosen.planner != "grammar":
+        figures["planner_model"] = chosen.model
+    print(json.dumps(figures, indent=1))
+    for failure in failures:
+        print(f"failed: {failure}")
     if chosen.output is not None:
-        chosen.output.parent.mkdir(parents=True, exist_ok=True)
-        chosen.output.write_text(text, encoding="utf-8")
+        merge(chosen.output, figures, module="benchmarks.bench_planner", arguments=arguments)
 
 
 def measure(
     make: Make, geneval: list[Sentence], own: list[Sentence], *, rounds: int
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
     """Plan every sentence, judge the boxes, and time it.
 
     Args:
         make: The planner.
         geneval: GenEval's prompts.
         own: Prompts of our own grammar.
-        rounds: How often each sentence is timed; its fastest time counts.
+        rounds: How often each sentence is planned; every time counts.
 
     Returns:
-        Figures; rates are 0..1.
+        Figures, rates as 0..1; and the sentences that failed, with what is wrong.
     """
-    sets = {"geneval": judge_all(make, geneval), "own": judge_all(make, own)}
+    sets = {
+        "geneval": judge_all(make, geneval, rounds=rounds),
+        "own": judge_all(make, own, rounds=rounds),
+    }
     everything = [verdict for verdicts in sets.values() for verdict in verdicts]
     reached = [verdict for verdict in everything if verdict.in_reach]
-    seconds = [_fastest(make, sentence.prompt, rounds) for sentence in [*geneval, *own]]
+    seconds = [second for verdict in everything for second in verdict.seconds]
+    cpu_seconds = [second for verdict in everything for second in verdict.cpu_seconds]
     figures: dict[str, Any] = {
         "planner_valid": _rate(verdict.valid for verdict in everything),
         "planner_predicates_in_reach": _rate(not verdict.broken for verdict in reached),
         "planner_in_reach": _rate(verdict.in_reach for verdict in everything),
         "planner_p50_ms": round(1000 * statistics.median(seconds), 3),
         "planner_p99_ms": round(1000 * _quantile(seconds, 0.99), 3),
+        "planner_p99_cpu_ms": round(1000 * _quantile(cpu_seconds, 0.99), 3),
         "planner_max_ms": round(1000 * max(seconds), 3),
-        "num_prompts": len(everything),
-        "num_repairs": sum(verdict.num_repairs for verdict in everything),
-        "num_fallbacks": sum(verdict.fell_back for verdict in everything),
-        "free_text_one_region": _rate(make(text).is_one_region for text in FREE_TEXT),
+        "planner_num_prompts": len(everything),
+        "planner_num_repairs": sum(verdict.num_repairs for verdict in everything),
+        "planner_num_fallbacks": sum(verdict.fell_back for verdict in everything),
+        "planner_free_text_one_region": _rate(make(text).is_one_region for text in FREE_TEXT),
     }
     for name, verdicts in sets.items():
         for kind in sorted({verdict.kind for verdict in verdicts}):
             own_kind = [verdict for verdict in verdicts if verdict.kind == kind]
-            figures[f"{name}_{kind}"] = _rate(
+            figures[f"planner_{name}_{kind}"] = _rate(
                 verdict.in_reach and not verdict.broken for verdict in own_kind
             )
-    figures["failures"] = [
+    failures = [
         f"{verdict.prompt} -> {', '.join(verdict.broken) or 'one region'}"
         for verdict in everything
         if verdict.broken or not verdict.in_reach
-    ][:20]
-    return figures
+    ]
+    return figures, failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,8 @@ class Verdict:
         broken: What the boxes do not keep, in words.
         num_repairs: Repairs listed in the plan.
         fell_back: Whether another planner than the one asked made it.
+        seconds: How long it took, each time, on the wall clock.
+        cpu_seconds: The same without what other processes took.
     """
 
     kind: str
@@ -132,21 +132,25 @@ class Verdict:
     broken: tuple[str, ...]
     num_repairs: int
     fell_back: bool
+    seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
 
 
-def judge_all(make: Make, sentences: Iterable[Sentence]) -> list[Verdict]:
+def judge_all(make: Make, sentences: Iterable[Sentence], *, rounds: int = 1) -> list[Verdict]:
     """Plan and judge sentences.
 
     Args:
         make: The planner.
         sentences: The sentences.
+        rounds: How often each is planned.
 
     Returns:
         One verdict for each.
     """
     verdicts = []
     for sentence in sentences:
-        plan = make(sentence.prompt)
+        timed = [_timed(make, sentence.prompt) for _ in range(rounds)]
+        plan = timed[-1][0]
         verdicts.append(
             Verdict(
                 sentence.kind,
@@ -156,6 +160,8 @@ def judge_all(make: Make, sentences: Iterable[Sentence]) -> list[Verdict]:
                 () if plan.is_one_region else broken(plan, sentence),
                 len(plan.provenance.repairs),
                 bool(plan.provenance.fallback),
+                tuple(seconds for _, seconds, _ in timed),
+                tuple(cpu_seconds for _, _, cpu_seconds in timed),
             )
         )
     return verdicts
@@ -239,13 +245,10 @@ def _overlaps(plan: ScenePlan) -> list[str]:
     return faults
 
 
-def _fastest(make: Make, prompt: str, rounds: int) -> float:
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        make(prompt)
-        best = min(best, time.perf_counter() - start)
-    return best
+def _timed(make: Make, prompt: str) -> tuple[ScenePlan, float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    plan = make(prompt)
+    return plan, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def _asking(chosen: argparse.Namespace) -> Make:
@@ -270,14 +273,6 @@ def _rate(outcomes: Iterable[bool]) -> float:
 def _quantile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
-
-def _commit() -> str:
-    answer = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607 - git is wherever the machine has it
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
-    )  # fmt: skip
-    return answer.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""Write figures down with the command, the day, the machine and the commit that made them."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.devices import machine_description
+
+
+def merge(
+    output: Path,
+    figures: Mapping[str, object],
+    *,
+    module: str,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Write figures into a flat JSON file beside what other commands measured.
+
+    Args:
+        output: The file; made if it is not there. Keys that are not among the figures stay.
+        figures: What was measured.
+        module: The module that was run, as `python -m` names it.
+        arguments: Its arguments; None takes the process's own.
+    """
+    known = json.loads(output.read_text("utf-8")) if output.exists() else {}
+    given = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "-m", module, *given])
+    others = [part for part in known.get("command", "").split(" && ") if part not in {"", command}]
+    record = {
+        **known,
+        **figures,
+        "command": " && ".join([*others, command]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine_description(),
+        "commit": current_commit(),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def current_commit() -> str:
+    """Return the commit that is checked out, marked if files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    found = subprocess.run(  # noqa: S603 - fixed arguments
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
