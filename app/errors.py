@@ -204,7 +204,9 @@ async def _on_bug(request: Request, error: Exception) -> Response:
         param=None,
         code=FewstrokeError.code,
     )
-    return error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, body, None)
+    # what broke once would break again, and clients retry a 500 unless told not to
+    headers = {"x-should-retry": "false"}
+    return error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, body, headers)
 
 
 def _shortened(value: object, limit: int = 80) -> str:

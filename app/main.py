@@ -92,13 +92,15 @@ def create_app(
         service = Service(settings=deployed, generator=model, worker=worker)
         app.state.service = service
         warming = asyncio.create_task(warm_up(app))
-        warming.add_done_callback(partial(_settle, service=service, on_failure=on_failed_warm_up))
+        settle = partial(_settle, service=service, on_failure=on_failed_warm_up)
+        warming.add_done_callback(settle)
         yield
         service.readiness.is_ready = False
         service.readiness.reason = "The server is shutting down."
+        warming.remove_done_callback(settle)  # a warm-up that we stop has not failed
         warming.cancel()
         await worker.close()
-        await asyncio.wait([warming])
+        await asyncio.gather(warming, return_exceptions=True)
 
     app = FastAPI(
         title="Fewstroke",
@@ -172,8 +174,6 @@ def _settle(
     service: Service,
     on_failure: Callable[[ConfigError], None] | None,
 ) -> None:
-    if warming.cancelled():
-        return
     failure = warming.exception()
     if failure is None:
         service.readiness.is_ready = True

@@ -77,7 +77,8 @@ def generate(
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("Loading the model ..."):
         painter = load(model=model, variant=variant, device=device, dtype=dtype)
-        from pipelines.spec import GenerationSpec
+    from pipelines.spec import GenerationSpec
+
     info = painter.info
     width, height = parse_size(size, info)
     first = GenerationSpec(
@@ -93,8 +94,12 @@ def generate(
     results = paint(painter, [replace(first, seed=first.seed + k) for k in range(num_images)])
     for path in write(results, output, as_grid=grid):
         console.print(f"Painted [bold]{path}[/bold]")
-    last = "" if num_images == 1 else f" to {results[-1].spec.seed}"
-    console.print(f"Seed {first.seed}{last}; {info.name}, revision {info.revision}.")
+    console.print(f"{_seeds(results)}; {info.name}, revision {info.revision}.")
+
+
+def _seeds(results: "Sequence[GenerationResult]") -> str:
+    first, last = results[0].spec.seed, results[-1].spec.seed
+    return f"Seed {first}" if first == last else f"Seeds {first} to {last}"
 
 
 def load(**choices: str | None) -> "TextToImage":

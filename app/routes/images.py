@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from app.deps import Service, ServiceDep, require_json
 from app.mapping import to_response, to_specs
 from app.schemas import ErrorEnvelope, ImageRequest, ImageResponse
-from core.errors import GenerationCancelledError
+from core.errors import GenerationCancelledError, ShuttingDownError
 from pipelines.png import to_png_bytes
 from pipelines.spec import GenerationResult
 
@@ -86,6 +86,12 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) 
         if not task.done():
             raise GenerationCancelledError("The caller left before the picture was finished.")
         return task.result()
+    except asyncio.CancelledError as error:
+        # only the server cancels a request: when its time to finish what was accepted is over
+        raise ShuttingDownError(
+            "The server is shutting down and stopped before the picture was finished.",
+            retry_after_s=10.0,
+        ) from error
     finally:
         watch.cancel()
         task.cancel()

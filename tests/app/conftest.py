@@ -123,7 +123,7 @@ def running_server(
     generator: Generator, *, is_warm: bool = True, **changes: Any
 ) -> Iterator[RunningServer]:
     """A real server on a real socket, its event loop in a thread of this process."""
-    settings = Settings(port=0, drain_timeout_s=5, **changes)
+    settings = Settings(**({"port": 0, "drain_timeout_s": 5} | changes))
     with take_port(settings) as listener:
         app = create_app(settings, generator)
         server = uvicorn.Server(

@@ -23,8 +23,8 @@ def _post(running: RunningServer, **fields: object) -> httpx2.Response:
     return httpx2.post(f"{running.base_url}/images/generations", json=BODY | fields, timeout=30)
 
 
-def _send_and_keep_open(running: RunningServer) -> socket.socket:
-    body = json.dumps(BODY).encode()
+def _send_and_keep_open(running: RunningServer, **fields: object) -> socket.socket:
+    body = json.dumps(BODY | fields).encode()
     connection = socket.create_connection(("127.0.0.1", running.port))
     connection.sendall(
         b"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\n"
@@ -63,6 +63,20 @@ def test_a_caller_who_hangs_up_while_waiting_frees_the_place(stepped: SteppedGen
         stepped.run_freely()
         assert working.result().status_code == 200
         assert next_one.result().status_code == 200
+
+
+def test_the_real_model_stops_when_its_caller_hangs_up(server: RunningServer) -> None:
+    worker = server.service.worker
+    _post(server, n=10, steps=1)
+    connection = _send_and_keep_open(server, n=10, steps=100)
+    until(lambda: (worker.backlog_s() or 0) > 0)
+    connection.close()
+    started = time.perf_counter()
+    until(lambda: worker.backlog_s() == 0)
+    stopped_after_s = time.perf_counter() - started
+    started = time.perf_counter()
+    _post(server, n=10, steps=50)
+    assert stopped_after_s < (time.perf_counter() - started) / 2
 
 
 def test_a_full_queue_answers_429_with_the_time_its_work_will_take(
@@ -206,6 +220,40 @@ def test_shutdown_finishes_what_was_accepted(stepped: SteppedGenerator) -> None:
         assert waiting.result().status_code == 200
         running.thread.join(20)
         assert not running.thread.is_alive()
+
+
+def test_shutdown_stops_what_does_not_finish_in_time(stepped: SteppedGenerator) -> None:
+    with (
+        running_server(stepped, drain_timeout_s=0) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stepped.stop_before_each_step()
+        working = _occupy(pool, running, stepped)
+        stepped.allow(2)
+        until(lambda: stepped.steps_done == 2)
+        running.server.should_exit = True
+        until(stepped.is_cancelled)
+        stepped.run_freely()
+        running.thread.join(20)
+        assert not running.thread.is_alive()
+        assert stepped.steps_done == 2
+        answer = working.result()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+        assert answer.headers["retry-after"]
+
+
+def test_a_shutdown_during_the_warm_up_is_no_failure(stepped: SteppedGenerator) -> None:
+    stepped.stop_before_each_step()
+    before = stepped.is_cancelled
+    with running_server(stepped, is_warm=False) as running:
+        until(lambda: stepped.is_cancelled is not before)
+        running.server.should_exit = True
+        until(stepped.is_cancelled)
+        stepped.run_freely()
+        running.thread.join(20)
+        assert not running.thread.is_alive()
+        assert running.service.readiness.reason == "The server is shutting down."
+        assert not stepped.finished
 
 
 def _waits(running: RunningServer, num_requests: int) -> bool:
