@@ -6,13 +6,8 @@ Starts `fewstroke serve` as a process, waits for `/readyz`, and asks through the
 """
 
 import json
-import shlex
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +16,9 @@ from typing import Annotated
 import psutil
 import typer
 
+from benchmarks.record import merge
 from cli.demo import PROMPT, READY_WITHIN_S, ask
 from cli.server_process import running_server
-from core.devices import machine_description
 
 MEGABYTE = 1e6
 
@@ -39,7 +34,7 @@ def main(
 ) -> None:
     """Measure a server from its start to its steady state."""
     figures = measure(model, variant, num_images)
-    merge(output, figures)
+    merge(output, figures, module="benchmarks.bench_first_image")
     print(json.dumps(figures, indent=1))
 
 
@@ -78,37 +73,6 @@ def measure(model: str | None, variant: str | None, num_images: int) -> dict[str
         "image_s": round(statistics.median(seconds), 3),
         "resident_mb": round(resident_bytes / MEGABYTE),
     }
-
-
-def merge(output: Path, figures: Mapping[str, object]) -> None:
-    """Write figures into a flat JSON file beside what other commands measured.
-
-    Args:
-        output: The file; made if it is not there. Keys that are not among the figures stay.
-        figures: What was measured.
-    """
-    known = json.loads(output.read_text("utf-8")) if output.exists() else {}
-    command = shlex.join(["python", "-m", "benchmarks.bench_first_image", *sys.argv[1:]])
-    others = [part for part in known.get("command", "").split(" && ") if part not in {"", command}]
-    record = {
-        **known,
-        **figures,
-        "command": " && ".join([*others, command]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine_description(),
-        "commit": _commit(),
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-
-
-def _commit() -> str:
-    # --dirty: numbers from a changed tree must not pass for numbers of the commit
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    found = subprocess.run(  # noqa: S603  (fixed arguments)
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    )
-    return found.stdout.strip()
 
 
 if __name__ == "__main__":

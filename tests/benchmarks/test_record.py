@@ -1,0 +1,15 @@
+import json
+from pathlib import Path
+
+from benchmarks.record import merge
+
+
+def test_what_others_measured_stays_with_their_command(tmp_path: Path) -> None:
+    output = tmp_path / "results" / "teacher.json"
+    merge(output, {"single_object": 0.9}, module="one", arguments=["--output", "a b.json"])
+    for seconds in (4.0, 3.0):
+        merge(output, {"first_image_s": seconds}, module="two", arguments=[])
+    record = json.loads(output.read_text("utf-8"))
+    assert (record["single_object"], record["first_image_s"]) == (0.9, 3.0)
+    assert record["command"] == "python -m one --output 'a b.json' && python -m two"
+    assert all(record[key] for key in ("date", "machine", "commit"))
