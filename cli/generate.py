@@ -62,9 +62,7 @@ def generate(
         typer.Option(help="Diffusers folder or hub name.", show_default="the shipped one"),
     ] = None,
     variant: Annotated[str | None, typer.Option(help="Variant of the model.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps.", show_default="the fastest")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; else the fastest.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
     ] = None,
@@ -77,8 +75,7 @@ def generate(
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("Loading the model ..."):
         painter = load(model=model, variant=variant, device=device, dtype=dtype)
-    from pipelines.spec import GenerationSpec
-
+        from pipelines.spec import GenerationSpec
     info = painter.info
     width, height = parse_size(size, info)
     first = GenerationSpec(
