@@ -88,7 +88,7 @@ def running_server(
     Yields:
         The server, which may still be loading.
     """
-    chosen = port or _free_port()
+    chosen = free_port(port)
     command = [sys.executable, "-m", "cli.main", "serve", "--host", HOST, "--port", str(chosen)]
     command += ["--model", model] if model else []
     command += ["--variant", variant] if variant else []
@@ -113,7 +113,28 @@ def _stop(process: subprocess.Popen[bytes], patience_s: float = 40.0) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port(wanted: int) -> int:
+    """Return a port on loopback that nobody listens on.
+
+    Whoever asks a taken port would talk to a stranger's server and not notice.
+
+    Args:
+        wanted: The port; 0 takes any.
+
+    Returns:
+        The port.
+
+    Raises:
+        ConfigError: If it is taken.
+    """
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError as error:
+            raise ConfigError(
+                f"Port {wanted} cannot be used: {error.strerror}. Choose another with --port "
+                "(0 takes a free one), or stop what listens there.",
+                param="port",
+            ) from error
         return int(probe.getsockname()[1])

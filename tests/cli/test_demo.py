@@ -1,10 +1,12 @@
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.demo import demo
+from core.errors import ConfigError
 from pipelines.png import read_png_spec
 
 
@@ -24,3 +26,11 @@ def test_demo_paints_one_picture_and_says_how_to_go_on(
     assert read_png_spec(output.read_bytes()).spec.prompt == "a green dog"
     assert all(part in told for part in (str(output), "curl", "images.generate", "seed"))
     assert 'fewstroke generate "a green dog"' in told
+
+
+def test_demo_does_not_take_a_strangers_server_for_its_own(tmp_path: Path) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        with pytest.raises(ConfigError, match=r"in use.*--port"):
+            demo(once=True, port=stranger.getsockname()[1], output=tmp_path / "x.png")
