@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from llm_prompting.grammar import read
-from llm_prompting.inflection import is_plural
+from llm_prompting.inflection import plural
 from llm_prompting.layout import Placed, lay_out
 from llm_prompting.phrases import Thing
 from llm_prompting.plan import Box, PlanLimits, PlannedObject, Provenance, ScenePlan
@@ -116,15 +116,7 @@ def _mention(thing: Thing, *, with_tail: bool = True) -> str:
         return thing.high if with_tail else thing.noun
     number = _NUMBER_WORDS[thing.count]
     tail = thing.tail if with_tail else ""
-    return " ".join(filter(None, (number, _plural(thing.noun), tail)))
-
-
-def _plural(noun: str) -> str:
-    if is_plural(noun.split()[-1]):
-        return noun
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+    return " ".join(filter(None, (number, plural(thing.noun), tail)))
 
 
 def _joined(phrases: list[str]) -> str:

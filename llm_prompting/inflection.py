@@ -1,6 +1,6 @@
 """English endings: one of several, and the article in front."""
 
-from llm_prompting.words import ONLY_PLURAL, SAME_IN_PLURAL
+from llm_prompting.words import ONLY_PLURAL, SAME_IN_PLURAL, SINGULARS_IN_S
 
 _IRREGULAR = {
     "mice": "mouse", "men": "man", "women": "woman", "people": "person", "children": "child",
@@ -14,6 +14,7 @@ _IRREGULAR = {
     "toes": "toe", "canoes": "canoe", "axes": "axe", "snowmen": "snowman", "firemen": "fireman",
     "aches": "ache", "headaches": "headache", "quizzes": "quiz",
 }  # fmt: skip
+_IRREGULAR_PLURALS = {one: several for several, one in reversed(_IRREGULAR.items())}
 _VOWEL_IN_SOUND = ("hour", "honest", "honor", "heir")
 _CONSONANT_IN_SOUND = ("uni", "use", "euro", "one", "ukulele", "utensil", "ufo")
 
@@ -29,7 +30,7 @@ def singular(word: str) -> str:
     """
     if word in _IRREGULAR:
         return _IRREGULAR[word]
-    if word in SAME_IN_PLURAL or len(word) < 3 or not word.endswith("s"):
+    if word in SAME_IN_PLURAL | SINGULARS_IN_S or len(word) < 3 or not word.endswith("s"):
         return word
     if word.endswith("ies"):
         return word[:-1] if len(word) <= 4 else word[:-3] + "y"
@@ -38,6 +39,25 @@ def singular(word: str) -> str:
     if word.endswith(("ss", "us")):
         return word
     return word[:-1]
+
+
+def plural(noun: str) -> str:
+    """Return several of what a noun names; a noun in the plural stays as it is.
+
+    Args:
+        noun: A noun of one or more words, in lower case.
+
+    Returns:
+        The plural.
+    """
+    start, _, word = noun.rpartition(" ")
+    if word in SAME_IN_PLURAL or is_plural(word):
+        return noun
+    if word in _IRREGULAR_PLURALS:
+        return f"{start} {_IRREGULAR_PLURALS[word]}".strip()
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def is_plural(word: str) -> bool:

@@ -70,7 +70,7 @@ def lay_out(reading: Reading, *, aspect: float = 1.0) -> tuple[list[Placed], lis
 
 _ACROSS = frozenset({"left of", "right of", "between"})
 _DOWN = frozenset({"above", "below", "on top of"})
-_SQUEEZES = 4
+_SQUEEZES = 6
 
 
 def _place(

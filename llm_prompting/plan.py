@@ -256,15 +256,22 @@ class PlanLimits:
                     f"{param}.{path} has {len(text)} characters: at most {most}.",
                     param=f"{param}.{path}",
                 )
+            if not is_unicode(text):
+                raise InputError(
+                    f"{param}.{path} holds half of a surrogate pair: send valid Unicode.",
+                    param=f"{param}.{path}",
+                )
         self._check_provenance(plan.provenance, param)
 
     def _check_provenance(self, provenance: Provenance, param: str) -> None:
         # A plan comes back from its caller: what we wrote ourselves stays far below these sizes.
-        total = len(provenance.model_dump_json())
+        written = json.dumps(provenance.model_dump(), ensure_ascii=False)
+        total = len(written)
         most = 50 * self.max_text_chars
-        if total > most:
+        if total > most or not is_unicode(written):
             raise InputError(
-                f"{param}.provenance has {total} characters: at most {most}. Leave it out.",
+                f"{param}.provenance has {total} characters: at most {most}, all of them valid "
+                "Unicode. Leave it out: a new one is written.",
                 param=f"{param}.provenance",
             )
 
@@ -272,6 +279,18 @@ class PlanLimits:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a plan, as API, CLI, page, batch lines and PNG chunks share it."""
     return ScenePlan.model_json_schema()
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8; JSON can smuggle in what cannot.
+
+    Args:
+        text: The text.
+
+    Returns:
+        False if it holds a lone surrogate.
+    """
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def dotted(path: tuple[int | str, ...], root: str) -> str:

@@ -10,7 +10,7 @@ from core.errors import FewstrokeError, InputError
 from core.registry import Registry
 from llm_prompting.cache import PlanCache, PlanKey
 from llm_prompting.grammar_backend import GrammarBackend, plan_by_grammar
-from llm_prompting.plan import SCHEMA_VERSION, PlanLimits, ScenePlan
+from llm_prompting.plan import SCHEMA_VERSION, PlanLimits, ScenePlan, is_unicode
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,10 @@ class Planner:
         if len(prompt) > most:
             raise InputError(
                 f"prompt has {len(prompt)} characters: at most {most}.", param="prompt"
+            )
+        if not is_unicode(prompt):
+            raise InputError(
+                "prompt holds half of a surrogate pair: send valid Unicode.", param="prompt"
             )
         backend = self._backends.get(planner or self._default, param="planner")
         key = PlanKey(

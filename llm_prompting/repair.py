@@ -222,7 +222,8 @@ def _cut(back: Loose, front: Loose) -> tuple[Rect, Rect] | None:
         return None
     if back.rect.iou(front.rect) > TWIN_IOU:
         return _halves(back.rect, front.rect)
-    if back.z != front.z:
+    # What lies inside something belongs to it, as a hat to a man: depth tells them apart.
+    if back.z != front.z or common > HIDDEN_SHARE * front.rect.area:
         return None
     best = max(strips_around(back.rect, front.rect), key=lambda strip: strip.area)
     return (best, front.rect) if best.area >= KEPT_SHARE * back.rect.area else None

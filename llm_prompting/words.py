@@ -150,12 +150,16 @@ PLACE_WORDS = _words("""
 """)
 
 SAME_IN_PLURAL = _words("""
-    sheep fish deer moose scissors skis pants trousers sunglasses jeans shorts headphones
-    binoculars tweezers pliers series species broccoli aircraft spacecraft bus gas lens cactus
-    octopus walrus iris canvas compass dress glass grass cross class christmas chess moss atlas
-    bass boss brass press swiss citrus tennis hibiscus crocus lotus virus oasis basis chassis ibis
-    this his
+    sheep fish deer moose series species aircraft spacecraft scissors skis pants trousers
+    sunglasses jeans shorts headphones binoculars tweezers pliers
 """)
+
+SINGULARS_IN_S = _words("""
+    bus gas lens cactus octopus walrus iris canvas compass dress glass grass cross class christmas
+    chess moss atlas bass boss brass press swiss citrus tennis hibiscus crocus lotus virus oasis
+    basis chassis ibis this his
+""")
+
 ONLY_PLURAL = _words("""
     scissors skis pants trousers glasses sunglasses jeans shorts headphones binoculars tweezers
     pliers

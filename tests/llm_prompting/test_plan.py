@@ -107,6 +107,9 @@ def test_a_plan_survives_json_unchanged(plan):
         (["style"], 7, "plan.style"),
         (["schema_version"], 2, "plan.schema_version"),
         (["schema_version"], True, "plan.schema_version"),
+        (["objects", 2, "low"], "\ud800", "plan.objects[2].low"),
+        (["prompt"], "a \udfff cat", "plan.prompt"),
+        (["provenance"], {"notes": ["\ud800"]}, "plan.provenance"),
         (["provenance"], {"notes": ["x" * 1_000_000]}, "plan.provenance"),
     ],
 )
