@@ -121,3 +121,18 @@ def test_the_bar_shows_count_rate_and_note():
     assert "5/10" in shown.get()
     assert "steps/s" in shown.get()
     assert "loss 0.2" in shown.get()
+
+
+def test_a_stream_of_unknown_length_is_counted_without_a_total(capsys):
+    assert list(track((number for number in (1, 2)), "Counting")) == [1, 2]
+    assert capsys.readouterr().err.startswith("Counting: 2 items, ")
+    assert list(track(iter((1, 2)), "Counting", total=2)) == [1, 2]
+    assert capsys.readouterr().err.startswith("Counting: 2/2 items, ")
+
+
+def test_work_without_a_note_leaves_the_last_one_standing():
+    terminal = Terminal()
+    with progress("Training", total=2, stream=terminal) as report:
+        report.advance(note="loss 0.1")
+        report.advance()
+    assert "loss 0.1" in terminal.getvalue().splitlines()[-1]
