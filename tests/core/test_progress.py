@@ -135,4 +135,4 @@ def test_work_without_a_note_leaves_the_last_one_standing():
     with progress("Training", total=2, stream=terminal) as report:
         report.advance(note="loss 0.1")
         report.advance()
-    assert "loss 0.1" in terminal.getvalue().splitlines()[-1]
+    assert "loss 0.1" in terminal.getvalue().rpartition("Training")[2]
