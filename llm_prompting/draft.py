@@ -31,7 +31,7 @@ def read_answer(text: str) -> "PlanDraft":
         raise AnswerError(f"it has {len(text)} characters; write at most {MAX_ANSWER_CHARS}.")
     data = _first_object(text)
     if data is None:
-        raise AnswerError("it holds no complete JSON object.")
+        raise AnswerError("it holds no complete JSON object with the key objects.")
     try:
         return PlanDraft.model_validate(data)
     except ValidationError as error:
@@ -160,7 +160,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """Return the largest JSON object that begins at one of the first braces."""
+    """Return the largest plan-like JSON object that begins at one of the first braces."""
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     best: dict[str, Any] | None = None
     length = 0
@@ -173,7 +173,7 @@ def _first_object(text: str) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             end = at + 1
         else:
-            if isinstance(data, dict) and end - at > length:
+            if isinstance(data, dict) and "objects" in data and end - at > length:
                 best, length = data, end - at
         at = text.find("{", end)
     return best

@@ -136,13 +136,9 @@ class OpenAIBackend:
     async def _ask(self, messages: list[ChatCompletionMessageParam], asks: "_Asks") -> str:
         asks.count += 1
         try:
-            reply = await self._send(messages)
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            if not self._enforces_schema:
-                raise
-            self._enforces_schema = False
-            asks.notes.append("the server does not enforce schemas")
-            reply = await self._send(messages)
+            reply = await self._send_either_way(messages, asks)
+        except (ValueError, RecursionError) as error:
+            raise AnswerError("the answer is no chat completion.") from error
         finish_reason, refusal, content = _read_reply(reply)
         if refusal or finish_reason == "content_filter":
             text = refusal or "stopped by the server's content filter"
@@ -153,9 +149,23 @@ class OpenAIBackend:
             raise AnswerError("it is empty.")
         return content
 
-    async def _send(self, messages: list[ChatCompletionMessageParam]) -> object:
+    async def _send_either_way(
+        self, messages: list[ChatCompletionMessageParam], asks: "_Asks"
+    ) -> object:
+        try:
+            return await self._send(messages, enforce=self._enforces_schema)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            if not self._enforces_schema:
+                raise
+            reply = await self._send(messages, enforce=False)
+        # Only now is it known that the schema was at fault, and not the request.
+        self._enforces_schema = False
+        asks.notes.append("the server does not enforce schemas")
+        return reply
+
+    async def _send(self, messages: list[ChatCompletionMessageParam], *, enforce: bool) -> object:
         extra: dict[str, Any] = {}
-        if self._enforces_schema:
+        if enforce:
             schema = {"name": "scene_plan", "strict": True, "schema": draft_schema()}
             extra["response_format"] = {"type": "json_schema", "json_schema": schema}
         return await self._client.chat.completions.create(
