@@ -153,3 +153,28 @@ def test_neighbours_are_side_by_side_in_either_order():
 def test_parts_that_nothing_ties_are_laid_out_apart():
     arrangement = arrange(read("a cat left of a dog, and a bird above a fish"))
     assert arrangement.parts == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat next to a dog",
+        "a cat between a dog and a bird",
+        "a cat between two dogs",
+        "two cats next to a dog, the dog above a bird, a fish near the bird",
+        "two cats in front of a house, a tree right of the house",
+        "a cat behind a dog, a bird behind the cat",
+    ],
+)
+def test_the_other_relations_are_kept_as_well(prompt):
+    reading = read(prompt)
+    placed, notes = lay_out(reading)
+    check_boxes(placed, [thing.count for thing in reading.things])
+    assert notes == []
+    assert reading.relations
+
+
+def test_neighbours_without_places_stand_in_one_row():
+    (cat, dog), _ = lay_out(read("a cat next to a dog"))
+    assert cat.rect.center[1] == pytest.approx(dog.rect.center[1])
+    assert cat.rect.x1 < dog.rect.x0
