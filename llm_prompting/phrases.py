@@ -222,7 +222,7 @@ def _looks(words: list[str]) -> tuple[tuple[str, ...], float]:
     size = DEFAULT_SIZE
     pending: list[str] = []
     for word in words:
-        if word in {"and", ","}:
+        if word in {"and", ",", "colored", "coloured"}:
             continue
         size = SIZES.get(word, size)
         pending.append(word)

@@ -32,6 +32,7 @@ def thing(text: str):
         ("dogs", "dogs", (), 1),
         ("12 cats", "12 cats", (), 1),
         ("a colorful parrot", "a parrot", ("colorful",), 1),
+        ("a blue coloured cat", "a cat", ("blue",), 1),
         ("one cat", "a cat", (), 1),
         ("both cats", "a cat", (), 2),
         ("0 cats", "a cat", (), 1),
