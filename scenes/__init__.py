@@ -1,0 +1,1 @@
+"""The emoji world: pictures with exact truth, their captions, and a judge that reads them back."""
