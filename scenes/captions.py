@@ -37,7 +37,7 @@ PLACE_WORDINGS = {
 }
 
 BACKGROUND_WORDINGS = {
-    "gray": ("on a gray background", "in front of a gray wall"),
+    "gray": ("on a gray background", "against a gray wall"),
     "sky": ("on a sky background", "on a sky blue background"),
     "mint": ("on a mint background", "on mint"),
     "sand": ("on a sand background", "on sand"),

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from core.errors import InputError, UnknownNameError
 from core.seeding import numpy_generator
 from scenes.effects import add_outline, add_shadow, backdrop, paste
 from scenes.sprites import SpriteSheet
+from scenes.visibility import is_visible
 from scenes.vocabulary import (
     BACKGROUNDS,
     CANVAS_PX,
@@ -27,7 +28,6 @@ from scenes.vocabulary import (
     is_held_out_color,
     is_held_out_relation,
 )
-from scenes.visibility import is_visible
 
 Split = Literal["train", "seen", "unseen"]
 Kind = Literal["single", "place", "colors", "two", "relation", "counting", "several"]
@@ -113,7 +113,8 @@ def sample_scene(seed: int, *, split: Split, sheet: SpriteSheet, kind: Kind | No
             has nothing to hold out, so "unseen" refuses it.
 
     Raises:
-        InputError: If split or kind is unknown, or the kind has no unseen combinations.
+        UnknownNameError: If split or kind is unknown.
+        InputError: If the kind has no unseen combinations.
     """
     if split not in get_args(Split):
         raise UnknownNameError("split", split, get_args(Split), param="split")

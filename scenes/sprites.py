@@ -75,7 +75,7 @@ def find_emoji_font() -> Path:
     if usual.is_file():
         return usual
     try:
-        found = subprocess.run(  # noqa: S603 - fixed arguments
+        found = subprocess.run(
             ["/usr/bin/fc-match", "--format=%{file}", "Noto Color Emoji"],
             capture_output=True,
             text=True,
