@@ -1,0 +1,65 @@
+"""`fewstroke train`: make the shipped model again, or one's own like it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train the base model: first the autoencoder, then the teacher.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+RunDir = Annotated[
+    Path, typer.Option(help="Folder of this run: checkpoints, metrics.jsonl, curves, samples.")
+]
+Recipe = Annotated[str, typer.Option(help="Named settings: cpu or gpu.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting, e.g. batch_size=32.")
+]
+Minutes = Annotated[
+    float | None, typer.Option(help="Stop after this long, with a checkpoint; go on later.")
+]
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke train autoencoder --recipe cpu --run-dir runs/vae[/bold]. "
+    "The same command again resumes."
+)
+def autoencoder(
+    recipe: Recipe = "cpu",
+    run_dir: RunDir = Path("runs/autoencoder"),
+    changes: Set = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train the picture autoencoder on random crops of drawn scenes."""
+    from training.recipes import train_autoencoder
+
+    folder = train_autoencoder(recipe, run_dir, changes or [], minutes=minutes)
+    typer.echo(f"Autoencoder with averaged weights: {folder}")
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke train teacher --autoencoder runs/autoencoder/vae "
+    "--publish checkpoints/emoji-scenes[/bold]. The same command again resumes."
+)
+def teacher(
+    recipe: Recipe = "cpu",
+    run_dir: RunDir = Path("runs/teacher"),
+    autoencoder_dir: Annotated[
+        Path, typer.Option("--autoencoder", help="Folder of the trained autoencoder.")
+    ] = Path("runs/autoencoder/vae"),
+    publish: Annotated[
+        Path | None, typer.Option(help="Write the servable checkpoint to this folder at the end.")
+    ] = None,
+    changes: Set = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train the diffusion transformer and its text encoder on encoded scenes."""
+    from training.recipes import train_teacher
+
+    folder = train_teacher(
+        recipe, run_dir, autoencoder_dir, changes or [], minutes=minutes, publish=publish
+    )
+    typer.echo(f"Checkpoint with averaged weights: {folder}")

@@ -1,0 +1,1 @@
+"""Learning: the one loop, what plugs into it, and the trainers of the base model."""

@@ -1,0 +1,199 @@
+"""The picture autoencoder: 128 x 128 x 3 pixels to 16 x 16 x 12 latents and back.
+
+Trained on random crops, which costs an eighth of whole pictures: nothing it learns is larger than
+a crop. A deep-compression autoencoder without attention, whose first layer unshuffles pixels, so
+no layer works at full resolution.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from core.seeding import numpy_generator
+from scenes.compose import Scene, render, sample_scene
+from scenes.sprites import SpriteSheet
+from scenes.vocabulary import CANVAS_PX
+from training.method import Batch, Method, Phase, StepOutput
+from training.recorders import save_grid
+
+LATENT_CHANNELS = 12
+LATENT_FACTOR = 8
+WIDTHS = (24, 48, 96, 192)
+
+
+class AutoencoderMethod(Method):
+    """Reconstruction with a noisy bottleneck.
+
+    The latent is a Gaussian of fixed spread: noise is added before decoding and the mean is pulled
+    to zero, which is the variational bound with a constant posterior variance. The decoder so
+    learns to forgive the small errors that a diffusion model will make.
+
+    Args:
+        autoencoder: The network.
+        noise: Standard deviation of the posterior, in latent units.
+        pull: Weight of the squared latent mean.
+
+    Source:
+        Kingma and Welling, arXiv 1312.6114, section 2.3. Differs: fixed posterior variance; mean of
+        absolute and squared pixel error in place of a likelihood.
+    """
+
+    phases = (Phase(name="reconstruct", trains=frozenset({"autoencoder"})),)
+
+    def __init__(
+        self, autoencoder: AutoencoderDC, *, noise: float = 0.1, pull: float = 3e-4
+    ) -> None:
+        super().__init__({"autoencoder": autoencoder})
+        self._noise, self._pull = noise, pull
+
+    def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
+        """Return the reconstruction loss of a batch of crops."""
+        autoencoder = self.roles["autoencoder"]
+        pixels: Tensor = batch["pixels"].contiguous(memory_format=torch.channels_last)
+        latent = autoencoder.encode(pixels).latent.float()
+        noise = torch.randn(latent.shape, generator=generator).to(latent.device)
+        decoded = autoencoder.decode(latent + self._noise * noise).sample.float()
+        absolute = F.l1_loss(decoded, pixels)
+        squared = F.mse_loss(decoded, pixels)
+        size = latent.square().mean()
+        return StepOutput(
+            loss=absolute + 2 * squared + self._pull * size,
+            metrics={
+                "absolute": absolute.detach(),
+                "psnr": 10 * torch.log10(4 / squared.detach()),
+                "latent_std": latent.detach().std(),
+            },
+        )
+
+
+class CropSource:
+    """Crops of freshly drawn training scenes; two of three hold an object's centre.
+
+    Args:
+        sheet: Where sprites come from.
+        batch_size: Crops a batch.
+        crop_px: Side of a crop, divisible by 8.
+        crops_per_scene: Crops cut from one scene.
+        seed: Seed of the scenes and the cuts.
+    """
+
+    def __init__(
+        self,
+        sheet: SpriteSheet,
+        *,
+        batch_size: int,
+        crop_px: int = 64,
+        crops_per_scene: int = 4,
+        seed: int = 0,
+    ) -> None:
+        self._sheet, self._batch_size, self._crop_px = sheet, batch_size, crop_px
+        self._crops_per_scene, self._seed = crops_per_scene, seed
+
+    def __call__(self, step: int) -> Batch:
+        """Return the crops of a step, in -1..1.
+
+        Args:
+            step: From 0.
+        """
+        rng = numpy_generator(self._seed, "crops", step)
+        crops: list[UInt8[np.ndarray, "s s 3"]] = []
+        while len(crops) < self._batch_size:
+            scene = sample_scene(int(rng.integers(2**62)), split="train", sheet=self._sheet)
+            picture = render(scene, self._sheet)
+            for _ in range(min(self._crops_per_scene, self._batch_size - len(crops))):
+                crops.append(self._cut(picture, scene, rng))
+        return {"pixels": to_tensor(np.stack(crops))}
+
+    def _cut(
+        self, picture: UInt8[np.ndarray, "h w 3"], scene: Scene, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        last = CANVAS_PX - self._crop_px
+        left, top = (int(v) for v in rng.integers(0, last + 1, size=2))
+        if rng.random() < 2 / 3:
+            box = scene.objects[int(rng.integers(len(scene.objects)))].box
+            jitter = rng.integers(-20, 21, size=2)
+            centre = ((box.x0 + box.x1) / 2 * CANVAS_PX, (box.y0 + box.y1) / 2 * CANVAS_PX)
+            left, top = (
+                int(np.clip(round(centre[axis]) - self._crop_px // 2 + jitter[axis], 0, last))
+                for axis in range(2)
+            )
+        return picture[top : top + self._crop_px, left : left + self._crop_px]
+
+
+class ReconstructionSampler:
+    """Draws unseen scenes above their reconstructions, and measures PSNR.
+
+    Args:
+        sheet: Where sprites come from.
+        num_scenes: How many scenes are measured; the first 16 are drawn.
+    """
+
+    def __init__(self, sheet: SpriteSheet, *, num_scenes: int = 64) -> None:
+        scenes = [sample_scene(seed, split="seen", sheet=sheet) for seed in range(num_scenes)]
+        self._pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes]))
+
+    def __call__(self, method: Method, path: Path) -> Mapping[str, float]:
+        """Write the comparison and return the mean PSNR over whole unseen pictures."""
+        autoencoder = method.roles["autoencoder"]
+        device = next(autoencoder.parameters()).device
+        decoded = torch.cat(
+            [
+                autoencoder.decode(autoencoder.encode(part.to(device)).latent).sample.cpu()
+                for part in self._pixels.split(8)
+            ]
+        ).clamp(-1, 1)
+        errors = (decoded - self._pixels).square().mean(dim=(1, 2, 3))
+        pairs = [
+            to_images(each[start : start + 8])
+            for start in (0, 8)
+            for each in (self._pixels, decoded)
+        ]
+        save_grid([image for row in pairs for image in row], 8, path)
+        return {"unseen_psnr": float((10 * torch.log10(4 / errors)).mean())}
+
+
+def new_autoencoder() -> AutoencoderDC:
+    """Return an untrained autoencoder of the shipped shape."""
+    autoencoder = AutoencoderDC(
+        in_channels=3,
+        latent_channels=LATENT_CHANNELS,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=WIDTHS,
+        decoder_block_out_channels=WIDTHS,
+        encoder_layers_per_block=(0, 1, 2, 2),
+        decoder_layers_per_block=(0, 2, 2, 3),
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        downsample_block_type="pixel_unshuffle",
+        upsample_block_type="pixel_shuffle",
+    )
+    # PixArt pipelines of stock diffusers read the latent factor off this field, which belongs to
+    # AutoencoderKL; AutoencoderDC keeps and ignores it.
+    autoencoder.register_to_config(block_out_channels=list(WIDTHS))
+    return autoencoder.to(memory_format=torch.channels_last)
+
+
+def to_tensor(images: UInt8[np.ndarray, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+    """Return 8-bit pictures as a tensor in -1..1.
+
+    Args:
+        images: Channel last.
+    """
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(pixels: Float[Tensor, "b 3 h w"]) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """Return a tensor in -1..1 as 8-bit pictures.
+
+    Args:
+        pixels: Values outside -1..1 are clipped.
+    """
+    levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return list(levels.permute(0, 2, 3, 1).cpu().numpy())

@@ -1,0 +1,231 @@
+"""The one training loop. Read `run` first.
+
+Everything a resumed run needs is in the checkpoint or is a function of the step: batches come from
+`source(step)`, randomness from (seed, step). So half a run, saved and resumed, equals a whole run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from core.errors import NumericsError
+from core.progress import Report, progress
+from core.seeding import torch_generator
+from training.method import Batch, Method, Phase, Sampler, Source, StepOutput
+from training.optimizers import OptimizerConfig, build_optimizers, build_schedules
+from training.recorders import MetricsLog, draw_curves
+from training.state import Checkpoints, Progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig:
+    """How long, how precise, and what is kept.
+
+    Attributes:
+        num_steps: Optimizer steps in all, earlier runs included.
+        optimizer: Kind, learning rate and schedule.
+        accumulation: Batches per optimizer step.
+        clip_norm: Largest gradient norm; larger ones are scaled down.
+        precision: "bf16" (autocast) or "no".
+        ema_decay: Decay of the averaged weights that are sampled and published.
+        save_every: Steps between checkpoints; the last step is always saved.
+        log_every: Steps between lines in metrics.jsonl; metrics in between are averaged.
+        sample_every: Steps between sample pictures.
+        seed: Seed of all randomness inside steps.
+        time_limit_s: Stop after this many seconds, with a checkpoint; None for no limit.
+    """
+
+    num_steps: int
+    optimizer: OptimizerConfig
+    accumulation: int = 1
+    clip_norm: float = 1.0
+    precision: str = "bf16"
+    ema_decay: float = 0.999
+    save_every: int = 500
+    log_every: int = 25
+    sample_every: int = 1000
+    seed: int = 0
+    time_limit_s: float | None = None
+
+
+def run(
+    method: Method,
+    source: Source,
+    config: LoopConfig,
+    run_dir: Path,
+    *,
+    sampler: Sampler | None = None,
+) -> Progress:
+    """Train until the configured step, resuming from the run's folder where it left off.
+
+    Args:
+        method: What is learned.
+        source: From what.
+        config: How.
+        run_dir: Folder for checkpoints, metrics.jsonl, curves and samples; made if missing.
+        sampler: Draws pictures with the averaged weights now and then.
+
+    Returns:
+        How far training came; leaves the averaged weights in the method's trained roles.
+
+    Raises:
+        NumericsError: If a loss or gradient is not finite; the last checkpoint stays as it was.
+        CheckpointError: If the folder's checkpoint belongs to another configuration.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.accumulation, sync_with_dataloader=False
+        ),
+    )
+    trainer = _Trainer(method, config, accelerator)
+    checkpoints = Checkpoints(run_dir / "checkpoint", accelerator, trainer.progress)
+    checkpoints.resume()
+    log = MetricsLog(run_dir / "metrics.jsonl", every=config.log_every)
+    started = monotonic()
+    with progress(
+        "Training", total=config.num_steps, done=trainer.progress.step, unit="steps"
+    ) as report:
+        while trainer.progress.step < config.num_steps:
+            trainer.optimizer_step(source, log, report)
+            step = trainer.progress.step
+            expired = (
+                config.time_limit_s is not None and monotonic() - started > config.time_limit_s
+            )
+            is_last = step == config.num_steps or expired
+            if is_last or step % config.save_every == 0:
+                checkpoints.save()
+            if sampler is not None and (is_last or step % config.sample_every == 0):
+                with trainer.averaged():
+                    path = run_dir / "samples" / f"{step:07d}.png"
+                    path.parent.mkdir(exist_ok=True)
+                    log.write(step, dict(sampler(method, path)))
+                draw_curves(run_dir / "metrics.jsonl", run_dir / "curves.png")
+            if expired:
+                break
+    trainer.leave_averaged()
+    return trainer.progress
+
+
+class _Trainer:
+    """The moving parts of a run: method, optimizers, schedules, averages."""
+
+    def __init__(self, method: Method, config: LoopConfig, accelerator: Accelerator) -> None:
+        self.method, self.config, self.accelerator = method, config, accelerator
+        self.progress = Progress()
+        method.to(accelerator.device)
+        trained = sorted(set().union(*(phase.trains for phase in method.phases)))
+        self.weights = [w for role in trained for w in method.roles[role].parameters()]
+        optimizers = {
+            phase.name: build_optimizers(
+                [method.roles[role] for role in sorted(phase.trains)], config.optimizer
+            )
+            for phase in method.phases
+        }
+        self.optimizers = {
+            name: [accelerator.prepare_optimizer(each) for each in group]
+            for name, group in optimizers.items()
+        }
+        schedules = {
+            name: build_schedules(group, config.optimizer, config.num_steps)
+            for name, group in optimizers.items()
+        }
+        self.schedules = [each for group in schedules.values() for each in group]
+        self.ema = EMAModel(self.weights, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        accelerator.register_for_checkpointing(method, self.ema, self.progress, *self.schedules)
+
+    def optimizer_step(self, source: Source, log: MetricsLog, report: Report) -> None:
+        step = self.progress.step
+        for phase in self.method.phases:
+            if step % phase.every == 0:
+                metrics = self._phase_step(phase, source, step)
+                log.add(step, metrics)
+        for schedule in self.schedules:
+            schedule.step()
+        self.ema.step(self.weights)
+        self.method.after_step(step)
+        self.progress.step += 1
+        report.advance(note=log.note())
+
+    def _phase_step(self, phase: Phase, source: Source, step: int) -> dict[str, float]:
+        moving = self._freeze_others(phase)
+        rows, output = 0, None
+        for part in range(self.config.accumulation):
+            batch = self._to_device(source(step * self.config.accumulation + part))
+            rows += _num_rows(batch)
+            generator = torch_generator(self.config.seed, "step", step, phase.name, part)
+            with self.accelerator.autocast():
+                output = self.method.step(phase.name, batch, generator)
+            _check_finite(output, step, phase.name)
+            self.accelerator.backward(output.loss / self.config.accumulation)
+        assert output is not None
+        norm = torch.nn.utils.clip_grad_norm_(moving, self.config.clip_norm)
+        if not torch.isfinite(norm):
+            self._blame_gradient(phase, step)
+        for optimizer in self.optimizers[phase.name]:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.progress.num_samples += rows
+        metrics = {name: float(value) for name, value in output.metrics.items()}
+        rate = self.optimizers[phase.name][0].param_groups[0]["lr"]
+        return metrics | {
+            "loss": float(output.loss.detach()),
+            "gradient_norm": float(norm),
+            "learning_rate": rate,
+            "samples": self.progress.num_samples,
+        }
+
+    def _freeze_others(self, phase: Phase) -> list[nn.Parameter]:
+        for role, module in self.method.roles.items():
+            module.requires_grad_(role in phase.trains)
+        return [w for role in sorted(phase.trains) for w in self.method.roles[role].parameters()]
+
+    def _to_device(self, batch: Batch) -> Batch:
+        device = self.accelerator.device
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def _blame_gradient(self, phase: Phase, step: int) -> None:
+        for role in sorted(phase.trains):
+            for name, weight in self.method.roles[role].named_parameters():
+                if weight.grad is not None and not torch.isfinite(weight.grad).all():
+                    raise NumericsError(
+                        f"The gradient of {role}.{name} is not finite at step {step}, phase "
+                        f"{phase.name!r}. Lower the learning rate and resume from the checkpoint."
+                    )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the roles inside the block."""
+        self.ema.store(self.weights)
+        self.ema.copy_to(self.weights)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.ema.restore(self.weights)
+
+    def leave_averaged(self) -> None:
+        self.ema.copy_to(self.weights)
+
+
+def _num_rows(batch: Batch) -> int:
+    return max((len(value) for value in batch.values() if isinstance(value, Tensor)), default=0)
+
+
+def _check_finite(output: StepOutput, step: int, phase: str) -> None:
+    terms = {"loss": output.loss, **output.metrics}
+    for name, value in terms.items():
+        if not torch.isfinite(value).all():
+            raise NumericsError(
+                f"{name} is {float(value)} at step {step}, phase {phase!r}. "
+                "Lower the learning rate and resume from the last checkpoint."
+            )

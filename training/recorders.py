@@ -1,0 +1,115 @@
+"""What a run leaves to look at: metrics.jsonl, curves and picture grids."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from core.devices import machine_description
+
+
+class MetricsLog:
+    """Appends averaged metrics to a JSON-lines file.
+
+    Args:
+        path: The file; appended to, so a resumed run goes on in it.
+        every: Steps that one line averages over.
+    """
+
+    def __init__(self, path: Path, *, every: int) -> None:
+        self._path, self._every = path, every
+        self._sums: dict[str, list[float]] = {}
+        self._last: dict[str, float] = {}
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step.
+
+        Args:
+            step: From 0.
+            metrics: By name.
+        """
+        for name, value in metrics.items():
+            self._sums.setdefault(name, []).append(value)
+        if (step + 1) % self._every == 0:
+            means = {name: float(np.mean(values)) for name, values in self._sums.items()}
+            if "samples" in self._sums:
+                means["samples"] = self._sums["samples"][-1]
+            self._last = means
+            self._sums.clear()
+            self.write(step + 1, means)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line now.
+
+        Args:
+            step: Optimizer steps made.
+            metrics: By name; nothing is written when empty.
+        """
+        if metrics:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def note(self) -> str:
+        """Return the newest loss in words, for a progress bar."""
+        return f"loss {self._last['loss']:.4f}" if "loss" in self._last else ""
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draw every logged figure over the steps.
+
+    Args:
+        metrics: A metrics.jsonl file.
+        picture: PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    names = sorted({name for row in rows for name in row} - {"step", "samples"})
+    columns = 3
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), linewidth=1)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        if min(value for _, value in points) > 0:
+            axes.set_yscale("log")
+    figure.savefig(picture, dpi=80)
+
+
+def save_grid(images: Sequence[UInt8[np.ndarray, "h w 3"]], columns: int, path: Path) -> None:
+    """Write pictures of one size as one picture, row by row.
+
+    Args:
+        images: At least one.
+        columns: Pictures in a row.
+        path: PNG file to write.
+    """
+    rows = [list(images[start : start + columns]) for start in range(0, len(images), columns)]
+    rows[-1] += [np.zeros_like(images[0])] * (columns - len(rows[-1]))
+    Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows])).save(path)
+
+
+def write_run_record(run_dir: Path, settings: Mapping[str, object]) -> None:
+    """Write run.json: the resolved settings and the versions that ran them.
+
+    Args:
+        run_dir: Folder of the run; made if missing.
+        settings: Everything that decides the outcome, JSON-serialisable.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    packages = ("torch", "diffusers", "transformers", "accelerate", "numpy")
+    record = {
+        "settings": settings,
+        "machine": machine_description(),
+        "versions": {name: version(name) for name in packages},
+    }
+    (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,83 @@
+"""Where a run stands, and how it is saved and resumed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from core.errors import CheckpointError
+
+
+class Progress:
+    """How far a run came; saved with every checkpoint.
+
+    Attributes:
+        step: Optimizer steps made.
+        num_samples: Samples seen.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.num_samples = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resume needs."""
+        return {"step": self.step, "num_samples": self.num_samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        self.step, self.num_samples = state["step"], state["num_samples"]
+
+
+class Checkpoints:
+    """One checkpoint folder that is always whole.
+
+    A new checkpoint is written beside the old one and then takes its place, so that a killed run
+    leaves one of the two, never half of one.
+
+    Args:
+        folder: Where the newest checkpoint stands.
+        accelerator: Knows the optimizers and everything registered with it.
+        progress: The run's counters.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator, progress: Progress) -> None:
+        self._folder, self._accelerator, self._progress = folder, accelerator, progress
+
+    def save(self) -> None:
+        """Write the checkpoint of this moment."""
+        fresh = self._folder.with_suffix(".new")
+        old = self._folder.with_suffix(".old")
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._accelerator.save_state(str(fresh), safe_serialization=True)
+        (fresh / "progress.json").write_text(json.dumps(self._progress.state_dict()))
+        shutil.rmtree(old, ignore_errors=True)
+        if self._folder.exists():
+            Path(self._folder).replace(old)
+        Path(fresh).replace(self._folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self) -> None:
+        """Load the newest whole checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: If it does not fit this configuration.
+        """
+        old = self._folder.with_suffix(".old")
+        if not self._folder.exists() and old.exists():
+            Path(old).replace(self._folder)
+        if not self._folder.exists():
+            return
+        try:
+            self._accelerator.load_state(str(self._folder))
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            raise CheckpointError(
+                f"{self._folder} cannot be resumed with this configuration: {error}. "
+                "Use the recipe it was started with, or another run folder."
+            ) from error
