@@ -28,6 +28,7 @@ Minutes = Annotated[
     "The same command again resumes."
 )
 def autoencoder(
+    *,
     recipe: Recipe = "cpu",
     run_dir: RunDir = Path("runs/autoencoder"),
     changes: Set = None,
@@ -45,6 +46,7 @@ def autoencoder(
     "--publish checkpoints/emoji-scenes[/bold]. The same command again resumes."
 )
 def teacher(
+    *,
     recipe: Recipe = "cpu",
     run_dir: RunDir = Path("runs/teacher"),
     autoencoder_dir: Annotated[

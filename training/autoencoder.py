@@ -7,6 +7,7 @@ no layer works at full resolution.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class AutoencoderMethod(Method):
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return the reconstruction loss of a batch of crops."""
-        autoencoder = self.roles["autoencoder"]
+        autoencoder = cast("AutoencoderDC", self.roles["autoencoder"])
         pixels: Tensor = batch["pixels"].contiguous(memory_format=torch.channels_last)
         latent = autoencoder.encode(pixels).latent.float()
         noise = torch.randn(latent.shape, generator=generator).to(latent.device)
@@ -106,8 +107,8 @@ class CropSource:
         while len(crops) < self._batch_size:
             scene = sample_scene(int(rng.integers(2**62)), split="train", sheet=self._sheet)
             picture = render(scene, self._sheet)
-            for _ in range(min(self._crops_per_scene, self._batch_size - len(crops))):
-                crops.append(self._cut(picture, scene, rng))
+            num_cuts = min(self._crops_per_scene, self._batch_size - len(crops))
+            crops.extend(self._cut(picture, scene, rng) for _ in range(num_cuts))
         return {"pixels": to_tensor(np.stack(crops))}
 
     def _cut(
@@ -140,7 +141,7 @@ class ReconstructionSampler:
 
     def __call__(self, method: Method, path: Path) -> Mapping[str, float]:
         """Write the comparison and return the mean PSNR over whole unseen pictures."""
-        autoencoder = method.roles["autoencoder"]
+        autoencoder = cast("AutoencoderDC", method.roles["autoencoder"])
         device = next(autoencoder.parameters()).device
         decoded = torch.cat(
             [

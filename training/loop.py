@@ -74,11 +74,9 @@ def run(
         sampler: Draws pictures with the averaged weights now and then.
 
     Returns:
-        How far training came; leaves the averaged weights in the method's trained roles.
-
-    Raises:
-        NumericsError: If a loss or gradient is not finite; the last checkpoint stays as it was.
-        CheckpointError: If the folder's checkpoint belongs to another configuration.
+        How far training came; the averaged weights are left in the method's trained roles. A loss
+        or gradient that is not finite is a NumericsError that names it, and leaves the last
+        checkpoint as it was; a checkpoint of another configuration is a CheckpointError.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
@@ -96,12 +94,16 @@ def run(
         "Training", total=config.num_steps, done=trainer.progress.step, unit="steps"
     ) as report:
         while trainer.progress.step < config.num_steps:
+            begun = monotonic()
             trainer.optimizer_step(source, log, report)
             step = trainer.progress.step
+            trainer.progress.hours += (monotonic() - begun) / 3600
             expired = (
                 config.time_limit_s is not None and monotonic() - started > config.time_limit_s
             )
             is_last = step == config.num_steps or expired
+            if is_last:
+                log.flush(step)
             if is_last or step % config.save_every == 0:
                 checkpoints.save()
             if sampler is not None and (is_last or step % config.sample_every == 0):

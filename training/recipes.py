@@ -4,17 +4,33 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core.errors import InputError, UnknownNameError
+import torch
+from diffusers import AutoencoderDC, DDIMScheduler
+from transformers import PreTrainedTokenizerFast
+
+from core.devices import best_device
+from core.errors import CheckpointError, InputError, UnknownNameError
 from scenes.sprites import SpriteSheet
+from scenes.vocabulary import CANVAS_PX
 from training.autoencoder import (
+    LATENT_FACTOR,
     AutoencoderMethod,
     CropSource,
     ReconstructionSampler,
     new_autoencoder,
 )
+from training.data import LatentSource, encode_scenes
 from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
+from training.publish import publish_teacher
 from training.recorders import write_run_record
+from training.teacher import (
+    PictureSampler,
+    TeacherMethod,
+    new_scheduler,
+    new_transformer,
+)
+from training.text import new_text_encoder, new_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +45,7 @@ class AutoencoderRecipe:
         seed: Seed of data and noise.
     """
 
-    num_steps: int = 6000
+    num_steps: int = 3600
     batch_size: int = 16
     crop_px: int = 64
     learning_rate: float = 1e-3
@@ -41,7 +57,52 @@ AUTOENCODER_RECIPES = {
     "gpu": AutoencoderRecipe(num_steps=40_000, batch_size=128, crop_px=128),
 }
 
-Config = TypeVar("Config", AutoencoderRecipe, AutoencoderRecipe)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherRecipe:
+    """Settings of the teacher's training.
+
+    Attributes:
+        num_steps: Optimizer steps.
+        batch_size: Samples a step.
+        num_scenes: Scenes that are encoded and drawn from.
+        width: Model width of transformer and text encoder, a multiple of 32.
+        depth: Transformer blocks.
+        learning_rate: AdamW's peak, for embeddings and vectors.
+        muon_learning_rate: Muon's peak, for matrices inside blocks.
+        warmup_steps: Steps of linear warm-up.
+        save_every: Steps between checkpoints.
+        sample_every: Steps between picture grids.
+        seed: Seed of data, timesteps and noise.
+    """
+
+    num_steps: int = 25_000
+    batch_size: int = 64
+    num_scenes: int = 40_000
+    width: int = 256
+    depth: int = 10
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    save_every: int = 250
+    sample_every: int = 500
+    seed: int = 0
+
+
+TEACHER_RECIPES = {
+    "cpu": TeacherRecipe(),
+    "gpu": TeacherRecipe(
+        num_steps=60_000,
+        batch_size=512,
+        num_scenes=200_000,
+        width=384,
+        depth=12,
+        save_every=1000,
+        sample_every=2000,
+    ),
+}
+
+Config = TypeVar("Config", AutoencoderRecipe, TeacherRecipe)
 
 
 def train_autoencoder(
@@ -57,10 +118,6 @@ def train_autoencoder(
 
     Returns:
         Folder of the averaged autoencoder, in diffusers' format.
-
-    Raises:
-        UnknownNameError: If the recipe or a changed field is unknown.
-        InputError: If a changed value does not fit its field.
     """
     settings = configured(AUTOENCODER_RECIPES, recipe, changes)
     sheet = SpriteSheet()
@@ -83,6 +140,106 @@ def train_autoencoder(
     )
     network.save_pretrained(run_dir / "vae", safe_serialization=True)
     return run_dir / "vae"
+
+
+def train_teacher(
+    recipe: str,
+    run_dir: Path,
+    autoencoder_dir: Path,
+    changes: list[str],
+    *,
+    minutes: float | None = None,
+    publish: Path | None = None,
+) -> Path:
+    """Train, or go on training, the diffusion transformer and its text encoder.
+
+    Args:
+        recipe: A key of TEACHER_RECIPES.
+        run_dir: Folder of the run.
+        autoencoder_dir: Folder of the trained autoencoder.
+        changes: "field=value" settings over the recipe.
+        minutes: Stop after this long, with a checkpoint.
+        publish: Where to write the servable checkpoint; inside run_dir when None.
+
+    Returns:
+        The servable checkpoint's folder.
+
+    Raises:
+        CheckpointError: If the autoencoder's folder is missing.
+    """
+    settings = configured(TEACHER_RECIPES, recipe, changes)
+    if not (autoencoder_dir / "config.json").is_file():
+        raise CheckpointError(
+            f"No autoencoder in {autoencoder_dir}. Train one: fewstroke train autoencoder"
+        )
+    autoencoder = AutoencoderDC.from_pretrained(autoencoder_dir, use_safetensors=True)
+    latents = encode_scenes(
+        autoencoder,
+        SpriteSheet(),
+        run_dir.parent / "latents",
+        num_scenes=settings.num_scenes,
+        device=best_device(),
+    )
+    source = LatentSource(
+        latents,
+        num_scenes=settings.num_scenes,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    autoencoder.register_to_config(scaling_factor=round(1 / source.standard_deviation(), 4))
+    method, tokenizer, scheduler = _new_teacher(settings, autoencoder)
+    loop = LoopConfig(
+        num_steps=settings.num_steps,
+        optimizer=OptimizerConfig(
+            kind="muon",
+            learning_rate=settings.learning_rate,
+            muon_learning_rate=settings.muon_learning_rate,
+            warmup_steps=settings.warmup_steps,
+        ),
+        seed=settings.seed,
+        save_every=settings.save_every,
+        sample_every=settings.sample_every,
+        time_limit_s=None if minutes is None else 60 * minutes,
+    )
+    write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
+    sampler = PictureSampler(tokenizer, autoencoder, scheduler)
+    done = run(method, source, loop, run_dir, sampler=sampler)
+    return publish_teacher(
+        publish or run_dir / "published",
+        tokenizer=tokenizer,
+        text_encoder=method.roles["text_encoder"],
+        autoencoder=autoencoder,
+        transformer=method.roles["transformer"],
+        scheduler=scheduler,
+        origin={
+            "method": "velocity prediction from scratch",
+            "data": "emoji scenes, split train",
+            "samples_seen": done.num_samples,
+            "train_hours": round(done.hours, 2),
+        },
+    )
+
+
+def _new_teacher(
+    settings: TeacherRecipe, autoencoder: AutoencoderDC
+) -> tuple[TeacherMethod, PreTrainedTokenizerFast, DDIMScheduler]:
+    torch.manual_seed(settings.seed)  # initial weights, the one thing that libraries draw globally
+    tokenizer = new_tokenizer()
+    scheduler = new_scheduler()
+    transformer = new_transformer(
+        width=settings.width,
+        depth=settings.depth,
+        latent_channels=autoencoder.config.latent_channels,
+        latent_size=CANVAS_PX // LATENT_FACTOR,
+    )
+    method = TeacherMethod(
+        transformer,
+        new_text_encoder(tokenizer, width=settings.width),
+        tokenizer,
+        scheduler,
+        latent_scale=autoencoder.config.scaling_factor,
+    )
+    return method, tokenizer, scheduler
 
 
 def configured(recipes: dict[str, Config], name: str, changes: list[str]) -> Config:

@@ -35,12 +35,22 @@ class MetricsLog:
         for name, value in metrics.items():
             self._sums.setdefault(name, []).append(value)
         if (step + 1) % self._every == 0:
-            means = {name: float(np.mean(values)) for name, values in self._sums.items()}
-            if "samples" in self._sums:
-                means["samples"] = self._sums["samples"][-1]
-            self._last = means
-            self._sums.clear()
-            self.write(step + 1, means)
+            self.flush(step + 1)
+
+    def flush(self, step: int) -> None:
+        """Write the mean of what was added since the last line, if anything was.
+
+        Args:
+            step: Optimizer steps made.
+        """
+        if not self._sums:
+            return
+        means = {name: float(np.mean(values)) for name, values in self._sums.items()}
+        if "samples" in self._sums:
+            means["samples"] = self._sums["samples"][-1]
+        self._last = means
+        self._sums.clear()
+        self.write(step, means)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line now.

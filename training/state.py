@@ -16,15 +16,17 @@ class Progress:
     Attributes:
         step: Optimizer steps made.
         num_samples: Samples seen.
+        hours: Wall-clock hours spent, over all resumed parts.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.num_samples = 0
+        self.hours = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resume needs."""
-        return {"step": self.step, "num_samples": self.num_samples}
+        return {"step": self.step, "num_samples": self.num_samples, "hours": self.hours}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state.
@@ -33,6 +35,7 @@ class Progress:
             state: What `state_dict` returned.
         """
         self.step, self.num_samples = state["step"], state["num_samples"]
+        self.hours = state.get("hours", 0.0)
 
 
 class Checkpoints:

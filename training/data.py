@@ -1,0 +1,154 @@
+"""Scenes on disk: latents in shards, with several captions each.
+
+Rendering and encoding a scene costs as much as training on it, so both are done once; captions are
+redrawn from the stored wordings at every visit. Shards are named by what made them, so asking for
+more scenes adds shards and keeps the old ones.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL
+
+from core.devices import autocast
+from core.errors import InputError
+from core.progress import track
+from core.seeding import numpy_generator
+from scenes.captions import Level, caption
+from scenes.compose import render, sample_scene
+from scenes.sprites import SpriteSheet
+from training.autoencoder import to_tensor
+from training.method import Batch
+
+SHARD_SCENES = 2000
+ENCODE_BATCH = 16
+
+# How often training meets each stored wording; what is missing to 1 is the empty caption, which
+# teaches the unconditional branch of classifier-free guidance.
+WORDING_SHARES: tuple[tuple[Level, float], ...] = (
+    ("full", 0.26),
+    ("full", 0.26),
+    ("full", 0.26),
+    ("high", 0.07),
+    ("low", 0.05),
+)
+
+
+class LatentSource:
+    """Batches of latents with captions, drawn with replacement.
+
+    Args:
+        folder: Folder of shards, as written by `encode_scenes`.
+        num_scenes: How many scenes to draw from.
+        batch_size: Samples a batch.
+        seed: Seed of the draws.
+    """
+
+    def __init__(self, folder: Path, *, num_scenes: int, batch_size: int, seed: int = 0) -> None:
+        shards = range(-(-num_scenes // SHARD_SCENES))
+        self._latents = [np.load(folder / f"{shard:04d}.npy", mmap_mode="r") for shard in shards]
+        self._captions = [_read_captions(folder / f"{shard:04d}.jsonl") for shard in shards]
+        self._num_scenes, self._batch_size, self._seed = num_scenes, batch_size, seed
+
+    def __call__(self, step: int) -> Batch:
+        """Return the latents and captions of a step.
+
+        Args:
+            step: From 0.
+        """
+        rng = numpy_generator(self._seed, "latents", step)
+        rows = rng.integers(self._num_scenes, size=self._batch_size)
+        shares = np.array([share for _, share in WORDING_SHARES])
+        wordings = np.searchsorted(np.cumsum(shares), rng.random(self._batch_size), side="right")
+        places = [divmod(int(row), SHARD_SCENES) for row in rows]
+        latents = np.stack([self._latents[shard][index] for shard, index in places])
+        captions = [
+            "" if wording == len(WORDING_SHARES) else self._captions[shard][index][wording]
+            for (shard, index), wording in zip(places, wordings, strict=True)
+        ]
+        return {"latents": torch.from_numpy(latents).float(), "captions": captions}
+
+    def standard_deviation(self) -> float:
+        """Return the spread of the first shard's latents, for the scaling factor."""
+        return float(np.asarray(self._latents[0], np.float32).std())
+
+
+def encode_scenes(
+    autoencoder: AutoencoderDC | AutoencoderKL,
+    sheet: SpriteSheet,
+    folder: Path,
+    *,
+    num_scenes: int,
+    device: torch.device,
+) -> Path:
+    """Draw training scenes, encode them, and keep latents and captions; skip what is there.
+
+    Args:
+        autoencoder: The trained autoencoder; its encoder's weights name the folder, so latents of
+            another encoder are never mixed in.
+        sheet: Where sprites come from.
+        folder: Where the shards' folder is made.
+        num_scenes: Scenes in all, at least 1.
+        device: Where to encode.
+
+    Returns:
+        The folder of this encoder's shards.
+
+    Raises:
+        InputError: If num_scenes is below 1.
+    """
+    if num_scenes < 1:
+        raise InputError(f"num_scenes must be at least 1, not {num_scenes}.", param="num_scenes")
+    autoencoder = autoencoder.eval().requires_grad_(requires_grad=False).to(device)
+    home = folder / _encoder_name(autoencoder)
+    home.mkdir(parents=True, exist_ok=True)
+    shards = range(-(-num_scenes // SHARD_SCENES))
+    missing = [shard for shard in shards if not (home / f"{shard:04d}.npy").exists()]
+    batches = [
+        (shard, start) for shard in missing for start in range(0, SHARD_SCENES, ENCODE_BATCH)
+    ]
+    latents: list[np.ndarray] = []
+    captions: list[list[str]] = []
+    for shard, start in track(batches, "Encoding scenes", unit=f"batches of {ENCODE_BATCH}"):
+        seeds = range(shard * SHARD_SCENES + start, shard * SHARD_SCENES + start + ENCODE_BATCH)
+        scenes = [sample_scene(seed, split="train", sheet=sheet) for seed in seeds]
+        pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes])).to(device)
+        with torch.inference_mode(), autocast(device, "bf16"):
+            encoded = autoencoder.encode(pixels)
+        latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+        latents.append(latent.float().cpu().numpy().astype(np.float16))
+        for seed, scene in zip(seeds, scenes, strict=True):
+            rng = numpy_generator(seed, "captions")
+            captions.append([caption(scene, level, rng) for level, _ in WORDING_SHARES])
+        if start + ENCODE_BATCH >= SHARD_SCENES:
+            _write_shard(home, shard, latents, captions)
+            latents, captions = [], []
+    return home
+
+
+def _write_shard(
+    home: Path, shard: int, latents: Sequence[np.ndarray], captions: Sequence[Sequence[str]]
+) -> None:
+    # The latents come last and by renaming: a shard is there when its .npy is.
+    lines = "".join(json.dumps(list(wordings)) + "\n" for wordings in captions)
+    (home / f"{shard:04d}.jsonl").write_text(lines)
+    fresh = home / f"{shard:04d}.new.npy"
+    np.save(fresh, np.concatenate(latents))
+    fresh.replace(home / f"{shard:04d}.npy")
+
+
+def _read_captions(path: Path) -> list[list[str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _encoder_name(autoencoder: AutoencoderDC | AutoencoderKL) -> str:
+    # The scenes' own words are not hashed: whoever changes the world clears the latents.
+    digest = hashlib.sha256()
+    for name, weight in autoencoder.encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,203 @@
+"""The base diffusion transformer and its text encoder, trained together from scratch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    AutoencoderDC,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+)
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+from core.seeding import torch_generator
+from training.method import Batch, Method, Phase, StepOutput
+from training.recorders import save_grid
+
+NUM_TRAIN_STEPS = 1000
+UNIFORM_SHARE = 0.2
+
+# What people look at while the teacher learns: one prompt of each kind.
+SAMPLE_PROMPTS = (
+    "a red apple left of a blue cat, watercolor",
+    "a cat",
+    "a yellow star at the top left, natural",
+    "three green frogs on a sand background",
+    "a house and a tree on a sky background",
+    "a rocket above a moon at night",
+    "a pink elephant, pixel art",
+    "a penguin and a snowman, neon",
+    "a black guitar right of a white key",
+    "two purple umbrellas, pencil sketch",
+    "a boat on the ocean, with a soft shadow",
+    "a sunflower below a butterfly on mint",
+    "a large orange heart",
+    "a bear in front of a tree",
+    "an owl, a turtle and a crown",
+    "a banana on the right, with a dark outline",
+)
+
+
+class TeacherMethod(Method):
+    """Velocity prediction from latents and captions.
+
+    Timesteps are logit-normal, which spends most samples where pictures take shape, with a uniform
+    share, so that both ends are learned too: sampling starts at pure noise.
+
+    Args:
+        transformer: The network that learns.
+        text_encoder: Learns with it.
+        tokenizer: Turns captions into tokens.
+        scheduler: The noise schedule.
+        latent_scale: Factor that brings latents to unit spread.
+
+    Source:
+        Salimans and Ho, arXiv 2202.00512, appendix D (velocity); Lin et al., arXiv 2305.08891
+        (zero terminal SNR, trailing steps); Esser et al., arXiv 2403.03206, section 3.1
+        (logit-normal timesteps). Differs: a uniform share is mixed in.
+    """
+
+    phases = (Phase(name="denoise", trains=frozenset({"transformer", "text_encoder"})),)
+
+    def __init__(
+        self,
+        transformer: PixArtTransformer2DModel,
+        text_encoder: T5EncoderModel,
+        tokenizer: PreTrainedTokenizerFast,
+        scheduler: DDIMScheduler,
+        *,
+        latent_scale: float,
+    ) -> None:
+        super().__init__({"transformer": transformer, "text_encoder": text_encoder})
+        self._tokenizer, self._scheduler, self._scale = tokenizer, scheduler, latent_scale
+
+    def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
+        """Return the velocity error on a batch of latents and captions."""
+        latents: Tensor = batch["latents"] * self._scale
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        timesteps = _draw_timesteps(len(latents), generator).to(latents.device)
+        noisy = self._scheduler.add_noise(latents, noise, timesteps)
+        target = self._scheduler.get_velocity(latents, noise, timesteps)
+        words, mask = self.encode(batch["captions"])
+        velocity = self.roles["transformer"](
+            noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps
+        ).sample
+        errors = F.mse_loss(velocity.float(), target, reduction="none").mean(dim=(1, 2, 3))
+        early = timesteps >= NUM_TRAIN_STEPS // 2
+        return StepOutput(
+            loss=errors.mean(),
+            metrics={
+                "noisy_half": _mean_where(errors.detach(), early),
+                "clean_half": _mean_where(errors.detach(), ~early),
+            },
+        )
+
+    def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return hidden words and their mask, padded to the longest caption only."""
+        device = next(self.roles["text_encoder"].parameters()).device
+        tokens = self._tokenizer(list(captions), padding=True, return_tensors="pt").to(device)
+        hidden = self.roles["text_encoder"](tokens.input_ids, tokens.attention_mask)
+        return hidden.last_hidden_state, tokens.attention_mask
+
+
+class PictureSampler:
+    """Draws fixed prompts through stock diffusers, so that the grid shows what will be served.
+
+    Args:
+        tokenizer: The method's tokenizer.
+        autoencoder: Decodes latents; its scaling factor is set.
+        scheduler: The noise schedule.
+        num_steps: Steps of DPM-Solver++.
+        guidance: Classifier-free guidance scale.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        autoencoder: AutoencoderDC,
+        scheduler: DDIMScheduler,
+        *,
+        num_steps: int = 20,
+        guidance: float = 4.0,
+    ) -> None:
+        self._tokenizer, self._autoencoder = tokenizer, autoencoder
+        self._scheduler = DPMSolverMultistepScheduler.from_config(scheduler.config)
+        self._num_steps, self._guidance = num_steps, guidance
+
+    def __call__(self, method: Method, path: Path) -> Mapping[str, float]:
+        """Write a grid of the sample prompts."""
+        pipeline = PixArtAlphaPipeline(
+            tokenizer=self._tokenizer,
+            text_encoder=method.roles["text_encoder"],
+            vae=self._autoencoder.to(next(method.parameters()).device),
+            transformer=method.roles["transformer"],
+            scheduler=self._scheduler,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(
+            list(SAMPLE_PROMPTS),
+            num_inference_steps=self._num_steps,
+            guidance_scale=self._guidance,
+            generator=[torch_generator(seed) for seed in range(len(SAMPLE_PROMPTS))],
+            use_resolution_binning=False,
+            clean_caption=False,
+            output_type="np",
+        ).images
+        save_grid(list((images * 255).round().astype(np.uint8)), 4, path)
+        return {}
+
+
+def new_transformer(
+    *, width: int, depth: int, latent_channels: int, latent_size: int
+) -> PixArtTransformer2DModel:
+    """Return an untrained PixArt transformer.
+
+    Args:
+        width: Model width, a multiple of 32; also the text encoder's.
+        depth: Number of blocks.
+        latent_channels: Channels of the latent picture.
+        latent_size: Side of the latent picture, even.
+    """
+    return PixArtTransformer2DModel(
+        num_attention_heads=width // 32,
+        attention_head_dim=32,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        num_layers=depth,
+        cross_attention_dim=width,
+        caption_channels=width,
+        sample_size=latent_size,
+        patch_size=2,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Return the noise schedule: cosine, zero terminal SNR, velocity, trailing steps."""
+    return DDIMScheduler(
+        num_train_timesteps=NUM_TRAIN_STEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def _draw_timesteps(count: int, generator: torch.Generator) -> Tensor:
+    logit_normal = torch.sigmoid(torch.randn(count, generator=generator))
+    uniform = torch.rand(count, generator=generator)
+    takes_uniform = torch.rand(count, generator=generator) < UNIFORM_SHARE
+    share = torch.where(takes_uniform, uniform, logit_normal)
+    return (share * NUM_TRAIN_STEPS).long().clamp(max=NUM_TRAIN_STEPS - 1)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    # NaN would stop the run; an empty half (possible in tiny batches) counts as zero error.
+    return values[chosen].sum() / chosen.sum().clamp(min=1)
