@@ -55,6 +55,9 @@ def teacher(
     publish: Annotated[
         Path | None, typer.Option(help="Write the servable checkpoint to this folder at the end.")
     ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Published checkpoint whose weights a fresh run starts with.")
+    ] = None,
     changes: Set = None,
     minutes: Minutes = None,
 ) -> None:
@@ -62,6 +65,12 @@ def teacher(
     from training.recipes import train_teacher
 
     folder = train_teacher(
-        recipe, run_dir, autoencoder_dir, changes or [], minutes=minutes, publish=publish
+        recipe,
+        run_dir,
+        autoencoder_dir,
+        changes or [],
+        minutes=minutes,
+        publish=publish,
+        start_from=start_from,
     )
     typer.echo(f"Checkpoint with averaged weights: {folder}")

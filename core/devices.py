@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import psutil
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.errors import InputError, UnknownNameError, UnsupportedError
 
@@ -48,6 +49,20 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
         name = torch.cuda.get_device_name(device)
         raise UnsupportedError(f"{name} has no bfloat16: use precision fp32.", param="precision")
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def training_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which attention is trained the fastest way for a device.
+
+    On the CPU, torch's fused attention has a slow backward pass: plain matrix products took a
+    quarter off a whole training step (64 tokens, width 256, bf16, one core).
+
+    Args:
+        device: Where the networks are.
+    """
+    if device.type == "cpu":
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
 
 
 def usable_cores() -> int:

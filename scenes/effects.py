@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from scenes.vocabulary import BACKGROUNDS, CANVAS_PX
 
 Canvas = Float[np.ndarray, "h w 3"]
-Alpha = Float[np.ndarray, "a b"]
+Alpha = Float[np.ndarray, "_ _"]
 
 SHADOW_OFFSET_PX = (3, 3)
 PADDING_PX = 8

@@ -17,7 +17,8 @@ from skimage.color import lab2rgb, rgb2lab
 from core.errors import MissingAssetError
 from scenes.vocabulary import COLORS, NOUNS
 
-Sprite = Float[np.ndarray, "h w 4"]
+# Axes are not named: a function that returns another size takes and gives a Sprite.
+Sprite = Float[np.ndarray, "_ _ 4"]
 
 # The only size at which the font's bitmap glyphs exist.
 GLYPH_PT = 109

@@ -24,7 +24,6 @@ from scenes.sprites import SpriteSheet
 from training.autoencoder import to_tensor
 from training.method import Batch
 
-SHARD_SCENES = 2000
 ENCODE_BATCH = 16
 
 # How often training meets each stored wording; what is missing to 1 is the empty caption, which
@@ -46,13 +45,23 @@ class LatentSource:
         num_scenes: How many scenes to draw from.
         batch_size: Samples a batch.
         seed: Seed of the draws.
+        shard_scenes: Scenes a shard, as they were encoded.
     """
 
-    def __init__(self, folder: Path, *, num_scenes: int, batch_size: int, seed: int = 0) -> None:
-        shards = range(-(-num_scenes // SHARD_SCENES))
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_scenes: int,
+        batch_size: int,
+        seed: int = 0,
+        shard_scenes: int = 2000,
+    ) -> None:
+        shards = range(-(-num_scenes // shard_scenes))
         self._latents = [np.load(folder / f"{shard:04d}.npy", mmap_mode="r") for shard in shards]
         self._captions = [_read_captions(folder / f"{shard:04d}.jsonl") for shard in shards]
         self._num_scenes, self._batch_size, self._seed = num_scenes, batch_size, seed
+        self._shard_scenes = shard_scenes
 
     def __call__(self, step: int) -> Batch:
         """Return the latents and captions of a step.
@@ -64,7 +73,7 @@ class LatentSource:
         rows = rng.integers(self._num_scenes, size=self._batch_size)
         shares = np.array([share for _, share in WORDING_SHARES])
         wordings = np.searchsorted(np.cumsum(shares), rng.random(self._batch_size), side="right")
-        places = [divmod(int(row), SHARD_SCENES) for row in rows]
+        places = [divmod(int(row), self._shard_scenes) for row in rows]
         latents = np.stack([self._latents[shard][index] for shard, index in places])
         captions = [
             "" if wording == len(WORDING_SHARES) else self._captions[shard][index][wording]
@@ -84,6 +93,7 @@ def encode_scenes(
     *,
     num_scenes: int,
     device: torch.device,
+    shard_scenes: int = 2000,
 ) -> Path:
     """Draw training scenes, encode them, and keep latents and captions; skip what is there.
 
@@ -94,6 +104,7 @@ def encode_scenes(
         folder: Where the shards' folder is made.
         num_scenes: Scenes in all, at least 1.
         device: Where to encode.
+        shard_scenes: Scenes a shard, a multiple of 16.
 
     Returns:
         The folder of this encoder's shards.
@@ -106,15 +117,15 @@ def encode_scenes(
     autoencoder = autoencoder.eval().requires_grad_(requires_grad=False).to(device)
     home = folder / _encoder_name(autoencoder)
     home.mkdir(parents=True, exist_ok=True)
-    shards = range(-(-num_scenes // SHARD_SCENES))
+    shards = range(-(-num_scenes // shard_scenes))
     missing = [shard for shard in shards if not (home / f"{shard:04d}.npy").exists()]
     batches = [
-        (shard, start) for shard in missing for start in range(0, SHARD_SCENES, ENCODE_BATCH)
+        (shard, start) for shard in missing for start in range(0, shard_scenes, ENCODE_BATCH)
     ]
     latents: list[np.ndarray] = []
     captions: list[list[str]] = []
     for shard, start in track(batches, "Encoding scenes", unit=f"batches of {ENCODE_BATCH}"):
-        seeds = range(shard * SHARD_SCENES + start, shard * SHARD_SCENES + start + ENCODE_BATCH)
+        seeds = range(shard * shard_scenes + start, shard * shard_scenes + start + ENCODE_BATCH)
         scenes = [sample_scene(seed, split="train", sheet=sheet) for seed in seeds]
         pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes])).to(device)
         with torch.inference_mode(), autocast(device, "bf16"):
@@ -124,7 +135,7 @@ def encode_scenes(
         for seed, scene in zip(seeds, scenes, strict=True):
             rng = numpy_generator(seed, "captions")
             captions.append([caption(scene, level, rng) for level, _ in WORDING_SHARES])
-        if start + ENCODE_BATCH >= SHARD_SCENES:
+        if start + ENCODE_BATCH >= shard_scenes:
             _write_shard(home, shard, latents, captions)
             latents, captions = [], []
     return home

@@ -16,6 +16,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from core.devices import training_attention
 from core.errors import NumericsError
 from core.progress import Report, progress
 from core.seeding import torch_generator
@@ -165,7 +166,7 @@ class _Trainer:
             batch = self._to_device(source(step * self.config.accumulation + part))
             rows += _num_rows(batch)
             generator = torch_generator(self.config.seed, "step", step, phase.name, part)
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), training_attention(self.accelerator.device):
                 output = self.method.step(phase.name, batch, generator)
             _check_finite(output, step, phase.name)
             self.accelerator.backward(output.loss / self.config.accumulation)

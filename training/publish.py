@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffusers import AutoencoderDC, DDIMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+from safetensors.torch import load_model
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+from core.errors import CheckpointError
 
 
 def publish_teacher(
@@ -69,3 +72,31 @@ def publish_teacher(
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(folder)
     return folder
+
+
+def load_published(
+    folder: Path, *, transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel
+) -> None:
+    """Give networks the weights of a published checkpoint.
+
+    Args:
+        folder: A checkpoint that `publish_teacher` wrote.
+        transformer: Takes the teacher's weights.
+        text_encoder: Takes the text encoder's.
+
+    Raises:
+        CheckpointError: If the folder is missing or its networks have another shape.
+    """
+    for module, file in (
+        (transformer, folder / "transformer" / "diffusion_pytorch_model.safetensors"),
+        (text_encoder, folder / "text_encoder" / "model.safetensors"),
+    ):
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing: give a folder that this command published.")
+        try:
+            load_model(module, file)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{file} does not fit this recipe: {error}. Use the width and depth it was "
+                "trained with."
+            ) from error

@@ -22,7 +22,7 @@ from training.autoencoder import (
 from training.data import LatentSource, encode_scenes
 from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
-from training.publish import publish_teacher
+from training.publish import load_published, publish_teacher
 from training.recorders import write_run_record
 from training.teacher import (
     PictureSampler,
@@ -80,7 +80,7 @@ class TeacherRecipe:
     batch_size: int = 64
     num_scenes: int = 40_000
     width: int = 256
-    depth: int = 10
+    depth: int = 8
     learning_rate: float = 1e-3
     muon_learning_rate: float = 2e-3
     warmup_steps: int = 100
@@ -150,6 +150,7 @@ def train_teacher(
     *,
     minutes: float | None = None,
     publish: Path | None = None,
+    start_from: Path | None = None,
 ) -> Path:
     """Train, or go on training, the diffusion transformer and its text encoder.
 
@@ -160,6 +161,8 @@ def train_teacher(
         changes: "field=value" settings over the recipe.
         minutes: Stop after this long, with a checkpoint.
         publish: Where to write the servable checkpoint; inside run_dir when None.
+        start_from: A published checkpoint whose weights a fresh run starts with. A run that has a
+            checkpoint of its own goes on from that.
 
     Returns:
         The servable checkpoint's folder.
@@ -188,6 +191,12 @@ def train_teacher(
     )
     autoencoder.register_to_config(scaling_factor=round(1 / source.standard_deviation(), 4))
     method, tokenizer, scheduler = _new_teacher(settings, autoencoder)
+    if start_from is not None:
+        load_published(
+            start_from,
+            transformer=method.roles["transformer"],
+            text_encoder=method.roles["text_encoder"],
+        )
     loop = LoopConfig(
         num_steps=settings.num_steps,
         optimizer=OptimizerConfig(

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import nn
+
+from core.errors import InputError, UnknownNameError
+from training.optimizers import OptimizerConfig, build_optimizers, build_schedules
+
+
+def small_model():
+    return nn.ModuleDict(
+        {
+            "transformer_blocks": nn.ModuleList([nn.Linear(4, 4)]),
+            "embed": nn.Embedding(3, 4),
+        }
+    )
+
+
+def test_every_weight_has_exactly_one_optimizer():
+    for kind in ("adamw", "muon"):
+        model = small_model()
+        groups = [
+            group
+            for optimizer in build_optimizers([model], OptimizerConfig(kind=kind))
+            for group in optimizer.param_groups
+        ]
+        moved = [id(w) for group in groups for w in group["params"]]
+        assert sorted(moved) == sorted(id(w) for w in model.parameters())
+
+
+def test_muon_takes_matrices_inside_blocks_only():
+    model = small_model()
+    _, muon = build_optimizers([model], OptimizerConfig(kind="muon"))
+    (group,) = muon.param_groups
+    assert [id(w) for w in group["params"]] == [id(model["transformer_blocks"][0].weight)]
+
+
+def test_vectors_are_not_decayed():
+    (adamw,) = build_optimizers([small_model()], OptimizerConfig(weight_decay=0.1))
+    for group in adamw.param_groups:
+        assert {w.ndim >= 2 for w in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_cosine_warms_up_peaks_and_ends_at_its_share():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, final_share=0.1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    (schedule,) = build_schedules([optimizer], config, num_steps=110)
+    rates = []
+    for _ in range(111):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) in (9, 10)
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+
+
+def test_unknown_names_and_impossible_rates_are_refused():
+    with pytest.raises(UnknownNameError, match="adamw, muon"):
+        OptimizerConfig(kind="adamv")
+    with pytest.raises(UnknownNameError, match="constant, cosine"):
+        OptimizerConfig(schedule="linear")
+    with pytest.raises(InputError, match="positive"):
+        OptimizerConfig(learning_rate=float("nan"))
