@@ -56,7 +56,7 @@ def teacher(
         Path | None, typer.Option(help="Write the servable checkpoint to this folder at the end.")
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="Published checkpoint whose weights a fresh run starts with.")
+        Path | None, typer.Option(help="Checkpoint whose weights a fresh run starts with.")
     ] = None,
     changes: Set = None,
     minutes: Minutes = None,
