@@ -1,5 +1,6 @@
 """From the files of a checkpoint to its networks in memory."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,10 +138,16 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
+    # Folders may carry fields for other classes (block_out_channels beside an AutoencoderDC, which
+    # stock pipelines read): diffusers keeps them, and would say on every start that it ignores them.
+    configuration = logging.getLogger("diffusers.configuration_utils")
+    level = configuration.level
+    configuration.setLevel(logging.ERROR)
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        configuration.setLevel(level)
         if shown:
             transformers_logging.enable_progress_bar()

@@ -76,8 +76,8 @@ class TeacherRecipe:
         seed: Seed of data, timesteps and noise.
     """
 
-    num_steps: int = 25_000
-    batch_size: int = 64
+    num_steps: int = 50_000
+    batch_size: int = 32
     num_scenes: int = 40_000
     width: int = 256
     depth: int = 8
