@@ -139,7 +139,7 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
     # Folders may carry fields for other classes (block_out_channels beside an AutoencoderDC, which
-    # stock pipelines read): diffusers keeps them, and would say on every start that it ignores them.
+    # stock pipelines read): diffusers keeps them, but says on every start that it ignores them.
     configuration = logging.getLogger("diffusers.configuration_utils")
     level = configuration.level
     configuration.setLevel(logging.ERROR)
