@@ -16,7 +16,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from benchmarks.record import merge
+from evaluation.record import merge
 from cli.demo import PROMPT, READY_WITHIN_S, ask
 from cli.server_process import running_server
 

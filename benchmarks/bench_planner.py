@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.planner_sentences import Sentence, geneval_sentences, own_sentences
-from benchmarks.record import merge
+from evaluation.record import merge
 from llm_prompting.geometry import Rect, rect_of, relative_position
 from llm_prompting.grammar_backend import plan_by_grammar
 from llm_prompting.plan import PlannedObject, ScenePlan, parse_plan

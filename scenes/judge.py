@@ -5,7 +5,7 @@ parts that stand out -> the object that fits each part best -> where none does, 
 one style and detail for all. What fits badly, or two things fit equally well, stays unsure.
 """
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ VIEW_PAD_PX = 8
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An explained part: its fit, what it left unexplained, its order and the certainty of colour."""
+    """An explained part: its fit, what it left unexplained, its order, how sure its colour is."""
 
     fit: Fit
     unexplained: float
@@ -123,7 +123,9 @@ class SceneJudge:
         masks: list[Bool[np.ndarray, "h w"]],
     ) -> list[Found]:
         """Return the object, or the objects, that a part of the picture shows."""
-        view = View(self._bank, ground.image, ground.canvas, counts, 2 * ground.noise)
+        view = View(
+            self._bank, ground.image, under=ground.canvas, counts=counts, noise=2 * ground.noise
+        )
         whole = max(view.empty_error, 1.0)
         fit = self._fit(view, ground.image, masks, ground.styles)
         if fit.error > GOOD_UNEXPLAINED * whole:
@@ -203,8 +205,8 @@ def _without_rim(part: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 def _vote(found: list[Found]) -> tuple[str | None, str | None]:
     """Return the style and the detail that the surest objects have, by what they explain."""
-    styles: Counter[str] = Counter()
-    details: Counter[str] = Counter()
+    styles: defaultdict[str, float] = defaultdict(float)
+    details: defaultdict[str, float] = defaultdict(float)
     for each in found:
         if each.unexplained <= MAX_UNEXPLAINED:
             pose = each.fit.pose
@@ -213,4 +215,4 @@ def _vote(found: list[Found]) -> tuple[str | None, str | None]:
             details[pose.detail] += trust
     if not styles:
         return None, None
-    return styles.most_common(1)[0][0], details.most_common(1)[0][0]
+    return max(styles, key=styles.__getitem__), max(details, key=details.__getitem__)

@@ -54,7 +54,9 @@ def find_ground(image: UInt8[np.ndarray, "h w 3"]) -> Ground:
     votes = np.exp(-((distance / SOFTNESS) ** 2)).mean(axis=(1, 2))
     best = int(votes.argmax())
     column, background, styles = variants[best]
-    rivals = [vote for vote, (_, name, _) in zip(votes, variants, strict=True) if name != background]
+    rivals = [
+        vote for vote, (_, name, _) in zip(votes, variants, strict=True) if name != background
+    ]
     sure = votes[best] >= MIN_SHARE and votes[best] - max(rivals) >= MIN_MARGIN
     canvas = np.repeat(column[:, None], CANVAS_PX, axis=1)
     near = np.abs(levels - canvas).max(axis=-1) < 0.12

@@ -56,6 +56,7 @@ class View:
         self,
         bank: TemplateBank,
         image: Float[np.ndarray, "h w 3"],
+        *,
         under: Float[np.ndarray, "h w 3"],
         counts: Bool[np.ndarray, "h w"],
         noise: float,

@@ -96,7 +96,13 @@ class StackFinder:
             over_rgb, over_alpha = black, 1 - (white - black)[..., 0]
         ground = self._ground
         return View(
-            self._bank, ground.image, under, self._counts, 2 * ground.noise, over_rgb, over_alpha
+            self._bank,
+            ground.image,
+            under=under,
+            counts=self._counts,
+            noise=2 * ground.noise,
+            over_rgb=over_rgb,
+            over_alpha=over_alpha,
         )
 
     def _unexplained(self, stack: Stack) -> Bool[np.ndarray, "h w"] | None:
@@ -180,4 +186,3 @@ def paint(
         there = (slice(y0, y1), slice(x0, x1))
         painted[here] = stamp.rgb[there] + (1 - stamp.alpha[there])[..., None] * painted[here]
     return painted
-

@@ -66,7 +66,7 @@ class TemplateBank:
     def __init__(self, sheet: SpriteSheet) -> None:
         self._sheet = sheet
         self._coarse: dict[
-            tuple[str, int], tuple[Float[np.ndarray, "t f"], Float[np.ndarray, "t"]]
+            tuple[str, int], tuple[Float[np.ndarray, "t f"], Float[np.ndarray, t]]
         ] = {}
         self.stamp = lru_cache(maxsize=6000)(self._make_stamp)
 
@@ -96,8 +96,9 @@ class TemplateBank:
             table, squares = self._table(style, side_px)
             distances = squares - 2 * (table @ features)
             looks += [
-                (float(distances[place]), Look(*self.colored_nouns[place], style, side_px))
+                (float(distances[place]), Look(noun, color, style, side_px))
                 for place in np.argsort(distances)[:num]
+                for noun, color in [self.colored_nouns[place]]
             ]
         looks.sort(key=lambda scored: scored[0])
         return [look for _, look in looks[:num]]

@@ -114,11 +114,9 @@ def look_word(noun: str, color: str | None) -> str | None:
     return NOUNS[noun].own_color if color is None else color
 
 
-def size_word(side_px: float) -> str:
+def size_word(side_px: int) -> str:
     """Return the nearest size word of a longer side in pixels."""
-    return min(
-        SIZES_PX, key=lambda name: min(abs(side_px - known) for known in SIZES_PX[name])
-    )
+    return min(SIZES_PX, key=lambda name: min(abs(side_px - known) for known in SIZES_PX[name]))
 
 
 def box_iou(one: Box, other: Box) -> float:

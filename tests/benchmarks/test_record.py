@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.record import merge
+from evaluation.record import merge
 
 
 def test_what_others_measured_stays_with_their_command(tmp_path: Path) -> None:

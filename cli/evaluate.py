@@ -1,0 +1,125 @@
+"""`fewstroke evaluate`: measure the judge, then a model by the judge."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from evaluation.intervals import Rate
+
+app = typer.Typer(
+    help="Measure: the judge on scenes whose truth is known, and a model by the judge.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Output = Annotated[Path | None, typer.Option(help="JSON file that the figures are merged into.")]
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke evaluate judge --num-scenes 300 "
+    "--output benchmarks/results/teacher.json[/bold]"
+)
+def judge(
+    *,
+    num_scenes: Annotated[int, typer.Option(min=1, help="Scenes per row of the table.")] = 100,
+    output: Output = None,
+) -> None:
+    """Judge the judge: exact readings under disturbance, false accepts on controls."""
+    from evaluation.judge_table import judge_table
+    from scenes.judge import SceneJudge
+    from scenes.sprites import SpriteSheet
+
+    sheet = SpriteSheet()
+    table = judge_table(SceneJudge(sheet), sheet, num_scenes=num_scenes)
+    _show("The judge on scenes it was not tuned on", table)
+    if output is not None:
+        figures = {
+            "judge_scene_exact_clean": table["exact_clean"].value,
+            "judge_false_accept": table["false_accept"].value,
+        }
+        _merge(output, figures)
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke evaluate model --num-prompts 100 --sheet failures.png[/bold]"
+)
+def model(
+    *,
+    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = (
+        "checkpoints/emoji-scenes"
+    ),
+    variant: Annotated[str | None, typer.Option(help="Which of its variants.")] = None,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts per category.")] = 50,
+    steps: Annotated[int | None, typer.Option(help="Steps; the variant's own if left out.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance; the variant's own.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Contact sheet of failures, PNG.")] = None,
+    output: Output = None,
+) -> None:
+    """Paint GenEval's six categories in the emoji world and let the judge read the pictures."""
+    from evaluation.model import failure_sheet, judge_model, rates
+    from pipelines.text_to_image import TextToImage
+    from scenes.judge import SceneJudge
+    from scenes.sprites import SpriteSheet
+
+    painter = TextToImage.load(path, variant=variant)
+    judged = judge_model(
+        painter,
+        SceneJudge(SpriteSheet()),
+        num_prompts=num_prompts,
+        num_steps=steps or painter.info.default_steps,
+        guidance=guidance or painter.info.default_guidance,
+    )
+    table = rates(judged)
+    _show(f"{painter.info.name}, {painter.info.variant}", table)
+    if sheet is not None:
+        failure_sheet(judged, sheet)
+    if output is not None:
+        origin = painter.info.origin
+        figures: dict[str, object] = {name: rate.value for name, rate in table.items()}
+        figures |= {key: origin[key] for key in ("samples_seen", "train_hours") if key in origin}
+        _merge(output, figures)
+
+
+@app.command(epilog="Example: [bold]fewstroke evaluate contact-sheet sheet.png[/bold]")
+def contact_sheet(
+    path: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    *,
+    num_scenes: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 60,
+) -> None:
+    """Draw scenes of the emoji world as one picture."""
+    import numpy as np
+    from PIL import Image
+
+    from scenes.compose import render, sample_scene
+    from scenes.sprites import SpriteSheet
+
+    sprites = SpriteSheet()
+    scenes = [sample_scene(seed, split="train", sheet=sprites) for seed in range(num_scenes)]
+    images = [render(scene, sprites) for scene in scenes]
+    images += [np.full_like(images[0], 255)] * (-num_scenes % 10)
+    rows = [
+        np.concatenate(images[start : start + 10], axis=1) for start in range(0, num_scenes, 10)
+    ]
+    Image.fromarray(np.concatenate(rows)).save(path)
+    typer.echo(f"Wrote {path}")
+
+
+def _show(title: str, table: "Mapping[str, Rate]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("what", "rate (95 % interval)", title=title)
+    for name, rate in table.items():
+        shown.add_row(name, str(rate))
+    Console().print(shown)
+
+
+def _merge(output: Path, figures: "Mapping[str, object]") -> None:
+    from evaluation.record import merge
+
+    merge(output, figures, module="cli.main")
+    typer.echo(f"Merged into {output}")

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import UnknownNameError
+from evaluation.intervals import wilson
+from evaluation.judge_table import CONTROLS, DISTURBANCES, judge_table
+from evaluation.model import failure_sheet, judge_model, rates
+from evaluation.predicates import TAGS, Include, Item, relations, satisfies
+from evaluation.prompts_from_scenes import items
+from pipelines.spec import GenerationResult
+from scenes.compose import Box, render, sample_scene
+from scenes.judge import SceneJudge
+from scenes.readings import Reading, SeenObject
+from scenes.sprites import SpriteSheet
+
+
+def seen(noun, x=0.2, y=0.4, *, color=None, is_sure=True):
+    return SeenObject(
+        noun=noun,
+        color=color,
+        color_is_sure=is_sure,
+        size="medium",
+        box=Box(x0=x, y0=y, x1=x + 0.3, y1=y + 0.3),
+        z=0,
+        unexplained=0.0,
+    )
+
+
+def reading(*objects):
+    return Reading(objects=objects, background="sky", style="natural", detail="plain")
+
+
+def item(*include, tag="position"):
+    return Item(tag=tag, prompt="", include=include, is_unseen=False)
+
+
+def test_counts_are_exact_and_nothing_more_may_be_there():
+    cat = item(Include(noun="cat"))
+    assert satisfies(reading(seen("cat")), cat)
+    assert not satisfies(reading(), cat)
+    assert not satisfies(reading(seen("cat"), seen("cat", 0.6)), cat)
+    assert not satisfies(reading(seen("cat"), seen("dog", 0.6)), cat)
+    assert not satisfies(reading(seen("cat"), seen(None, 0.6)), cat)
+
+
+def test_a_colour_must_be_the_asked_one_and_sure():
+    wanted = item(Include(noun="cat", color="blue"))
+    assert satisfies(reading(seen("cat", color="blue")), wanted)
+    assert not satisfies(reading(seen("cat", color="red")), wanted)
+    assert not satisfies(reading(seen("cat", color="blue", is_sure=False)), wanted)
+
+
+def test_swapped_places_do_not_satisfy_a_position():
+    left = item(Include(noun="cat", position=("left of", 1)), Include(noun="dog"))
+    assert satisfies(reading(seen("cat", 0.1), seen("dog", 0.6)), left)
+    assert not satisfies(reading(seen("cat", 0.6), seen("dog", 0.1)), left)
+
+
+def test_relations_mirror_and_overlap_has_none():
+    assert relations(seen("cat", 0.1, 0.4), seen("dog", 0.6, 0.4)) == {"left of"}
+    assert relations(seen("dog", 0.6, 0.4), seen("cat", 0.1, 0.4)) == {"right of"}
+    assert relations(seen("cat", 0.1, 0.1), seen("dog", 0.6, 0.6)) == {"left of", "above"}
+    assert relations(seen("cat", 0.4, 0.4), seen("dog", 0.42, 0.4)) == set()
+
+
+def test_wilson_interval_holds_the_rate_and_narrows():
+    assert wilson(0, 0).value is None
+    assert str(wilson(0, 0)) == "not measured"
+    few, many = wilson(9, 10), wilson(900, 1000)
+    assert few.low < many.low < 0.9 < many.high < few.high
+    assert wilson(10, 10).high == 1.0
+    # Wilson's own closed form at 10 of 10: low = n / (n + z^2)
+    assert wilson(10, 10).low == pytest.approx(10 / (10 + 1.959964**2))
+    assert str(wilson(1, 2)).startswith("50.0 %")
+
+
+def test_prompts_are_of_their_split_and_repeatable():
+    for tag in TAGS:
+        assert items(tag, 5, is_unseen=False) == items(tag, 5, is_unseen=False)
+        assert {each.tag for each in items(tag, 5, is_unseen=False)} == {tag}
+    assert all(each.is_unseen for each in items("color_attr", 8, is_unseen=True))
+    with pytest.raises(UnknownNameError, match="color_attr"):
+        items("counting", 1, is_unseen=True)
+    with pytest.raises(UnknownNameError, match="single_object"):
+        items("speed", 1, is_unseen=False)
+
+
+class FixedJudge:
+    """Always gives one reading."""
+
+    def __init__(self, fixed):
+        self.fixed = fixed
+
+    def read(self, image):
+        return self.fixed
+
+
+class BlankPainter:
+    """The baseline that must score nothing."""
+
+    def generate(self, specs):
+        blank = Image.new("RGB", (128, 128), (160, 205, 238))
+        return [
+            GenerationResult(image=blank, spec=spec, model="blank", revision="0") for spec in specs
+        ]
+
+
+def test_a_blank_canvas_scores_nothing_and_its_failures_are_drawn(tmp_path):
+    judged = judge_model(
+        BlankPainter(), SceneJudge(SpriteSheet()), num_prompts=1, num_steps=1, guidance=1.0
+    )
+    table = rates(judged)
+    assert all(rate.value == 0.0 for rate in table.values() if rate.value is not None)
+    assert table["counting_unseen"].value is None
+    assert table["colors"].num_tried == 2
+    failure_sheet(judged, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 6 * 210
+
+
+def test_a_blind_judge_reads_and_accepts_nothing():
+    sheet = SpriteSheet()
+    table = judge_table(FixedJudge(reading()), sheet, num_scenes=4)
+    assert {name for name in table if name.startswith("exact")} == {
+        f"exact_{name}" for name in DISTURBANCES
+    }
+    assert all(rate.value == 0.0 for name, rate in table.items() if name.startswith("exact"))
+    assert table["false_accept"].value == 0.0
+
+
+def test_controls_change_what_is_seen_and_disturbances_do_not_move_it():
+    sheet = SpriteSheet()
+    rng = np.random.default_rng(0)
+    for seed in range(6):
+        scene = sample_scene(seed, split="seen", sheet=sheet, kind="several")
+        clean = render(scene, sheet).astype(int)
+        for change in CONTROLS.values():
+            changed = change(scene, rng)
+            if changed is not None:
+                assert np.abs(render(changed, sheet).astype(int) - clean).max() > 20
+        for disturb in DISTURBANCES.values():
+            assert np.abs(disturb(clean.astype(np.uint8), rng).astype(int) - clean).mean() < 14
