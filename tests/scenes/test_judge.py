@@ -26,7 +26,7 @@ def test_most_clean_scenes_are_read_exactly(judge, sheet):
     scenes = [sample_scene(5000 + seed, split="seen", sheet=sheet) for seed in range(NUM_SCENES)]
     hits = sum(reads_exactly(judge.read(render(scene, sheet)), scene) for scene in scenes)
     rate = wilson(hits, NUM_SCENES)
-    # The bar is 99 %; docs/log.md says how far the judge is from it. This sample guards what it has.
+    # The bar is 99 %; docs/log.md says how far the judge is from it. This guards what it has.
     assert rate.high >= 0.95, rate
 
 
