@@ -1,0 +1,89 @@
+"""Which words and which places each cross-attention layer hears. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from core.errors import InputError, UnknownNameError
+
+Level = Literal["high", "low", "both"]
+Scope = Literal["regional", "global", "both"]
+
+
+def depth_map(preset: str, num_layers: int) -> tuple["LayerRule", ...]:
+    """Spread a preset over the layers of a model, shallow ones first.
+
+    The shallow part is the first 21 of 40 layers, in proportion. "progressive" lets it hear
+    low-level words in their regions, and the deep part high-level words in their regions and of
+    the whole; "reversed" swaps the two rules and is the control; "release" lets the shallow part
+    hear regions and the deep part the whole; "flat" lets every layer hear regions.
+
+    Args:
+        preset: One of PRESETS.
+        num_layers: Cross-attention layers of the model, at least 1.
+
+    Returns:
+        One rule per layer.
+
+    Raises:
+        UnknownNameError: If there is no such preset.
+        InputError: If there are no layers.
+
+    Source: Xiong et al. 2025, "Enhancing Image Generation Fidelity via Progressive Prompts", and
+        for the split the default of the code released with it.
+    """
+    if preset not in PRESETS:
+        raise UnknownNameError("depth preset", preset, PRESETS, param="depth")
+    if num_layers < 1:
+        raise InputError(f"num_layers is {num_layers}: at least 1.", param="num_layers")
+    shallow, deep = PRESETS[preset]
+    num_shallow = max(1, round(num_layers * SHALLOW_SHARE))
+    return (shallow,) * num_shallow + (deep,) * (num_layers - num_shallow)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerRule:
+    """What one layer hears.
+
+    Attributes:
+        level: High-level words (what it is), low-level words (how it looks), or both.
+        scope: Each region its own words ("regional"), every place the base prompt ("global"), or
+            the mean of these two ("both").
+    """
+
+    level: Level = "both"
+    scope: Scope = "regional"
+
+
+SHALLOW_SHARE = Fraction(21, 40)
+
+_LOOKS = LayerRule(level="low", scope="regional")
+_CONTENT = LayerRule(level="high", scope="both")
+_REGIONS = LayerRule(level="both", scope="regional")
+
+PRESETS: dict[str, tuple[LayerRule, LayerRule]] = {
+    "progressive": (_LOOKS, _CONTENT),
+    "release": (_REGIONS, LayerRule(level="both", scope="global")),
+    "flat": (_REGIONS, _REGIONS),
+    "reversed": (_CONTENT, _LOOKS),
+}
+
+
+def check_depth(rules: Sequence[LayerRule], num_layers: int, *, param: str = "depth") -> None:
+    """Refuse a depth map that does not fit a model.
+
+    Args:
+        rules: One per layer.
+        num_layers: Cross-attention layers of the model.
+        param: Name of the field that holds the map.
+
+    Raises:
+        InputError: If the length is wrong.
+    """
+    if len(rules) != num_layers:
+        raise InputError(
+            f"{param} has {len(rules)} entries: the model has {num_layers} cross-attention "
+            "layers, give one for each.",
+            param=param,
+        )
