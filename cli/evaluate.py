@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -60,6 +62,8 @@ def model(
     output: Output = None,
 ) -> None:
     """Paint GenEval's six categories in the emoji world and let the judge read the pictures."""
+    if sheet is not None:
+        _check_folder(sheet)
     from evaluation.model import failure_sheet, judge_model, rates
     from pipelines.text_to_image import TextToImage
     from scenes.judge import SceneJudge
@@ -91,6 +95,7 @@ def contact_sheet(
     num_scenes: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 60,
 ) -> None:
     """Draw scenes of the emoji world as one picture."""
+    _check_folder(path)
     import numpy as np
     from PIL import Image
 
@@ -106,6 +111,11 @@ def contact_sheet(
     ]
     Image.fromarray(np.concatenate(rows)).save(path)
     typer.echo(f"Wrote {path}")
+
+
+def _check_folder(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"The folder of {path} does not exist: make it first.", param="path")
 
 
 def _show(title: str, table: "Mapping[str, Rate]") -> None:

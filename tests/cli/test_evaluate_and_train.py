@@ -1,0 +1,51 @@
+import json
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cli.main import build_app
+from core.errors import CheckpointError, InputError, UnknownNameError
+
+
+def call(*words):
+    return CliRunner().invoke(build_app(), [str(word) for word in words], catch_exceptions=False)
+
+
+def test_contact_sheet_shows_the_world(tmp_path):
+    done = call("evaluate", "contact-sheet", tmp_path / "sheet.png", "--num-scenes", 12)
+    assert done.exit_code == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (10 * 128, 2 * 128)
+
+
+def test_a_folder_that_is_not_there_is_said_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="make it first"):
+        call("evaluate", "contact-sheet", tmp_path / "no" / "sheet.png")
+    with pytest.raises(InputError, match="make it first"):
+        call("evaluate", "model", "--sheet", tmp_path / "no" / "sheet.png")
+
+
+def test_the_judge_is_measured_and_its_figures_are_merged(tmp_path):
+    output = tmp_path / "teacher.json"
+    output.write_text(json.dumps({"first_image_s": 1.5}))
+    done = call("evaluate", "judge", "--num-scenes", 1, "--output", output)
+    assert done.exit_code == 0
+    assert "false_accept" in done.output
+    figures = json.loads(output.read_text())
+    assert figures["first_image_s"] == 1.5
+    assert figures["judge_false_accept"] == 0.0
+    assert 0 <= figures["judge_scene_exact_clean"] <= 1
+
+
+def test_training_refuses_what_it_does_not_know(tmp_path):
+    with pytest.raises(UnknownNameError, match="cpu, gpu"):
+        call("train", "autoencoder", "--recipe", "tpu", "--run-dir", tmp_path)
+    with pytest.raises(CheckpointError, match="fewstroke train autoencoder"):
+        call("train", "teacher", "--autoencoder", tmp_path / "none", "--run-dir", tmp_path)
+
+
+@pytest.mark.parametrize("group", ["train", "evaluate"])
+def test_help_teaches_by_example(group):
+    for command in {"train": ("autoencoder", "teacher"), "evaluate": ("judge", "model")}[group]:
+        assert "Example" in call(group, command, "--help").output
