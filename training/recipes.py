@@ -176,28 +176,47 @@ def train_teacher(
             f"No autoencoder in {autoencoder_dir}. Train one: fewstroke train autoencoder"
         )
     autoencoder = AutoencoderDC.from_pretrained(autoencoder_dir, use_safetensors=True)
-    latents = encode_scenes(
-        autoencoder,
-        SpriteSheet(),
-        run_dir.parent / "latents",
-        num_scenes=settings.num_scenes,
-        device=best_device(),
+    source = _latents(settings, autoencoder, run_dir.parent / "latents")
+    method, tokenizer, scheduler = _new_teacher(settings, autoencoder)
+    networks: dict[str, Any] = dict(method.roles)
+    if start_from is not None:
+        load_published(start_from, **networks)
+    loop = _teacher_loop(settings, minutes)
+    write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
+    sampler = PictureSampler(tokenizer, autoencoder, scheduler)
+    done = run(method, source, loop, run_dir, sampler=sampler)
+    return publish_teacher(
+        publish or run_dir / "published",
+        tokenizer=tokenizer,
+        autoencoder=autoencoder,
+        scheduler=scheduler,
+        origin={
+            "method": "velocity prediction from scratch",
+            "data": "emoji scenes, split train",
+            "samples_seen": done.num_samples,
+            "train_hours": round(done.hours, 2),
+        },
+        **networks,
+    )
+
+
+def _latents(settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path) -> LatentSource:
+    """Return the encoded scenes, and give the autoencoder the scale that brings them to one."""
+    home = encode_scenes(
+        autoencoder, SpriteSheet(), folder, num_scenes=settings.num_scenes, device=best_device()
     )
     source = LatentSource(
-        latents,
+        home,
         num_scenes=settings.num_scenes,
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
     autoencoder.register_to_config(scaling_factor=round(1 / source.standard_deviation(), 4))
-    method, tokenizer, scheduler = _new_teacher(settings, autoencoder)
-    if start_from is not None:
-        load_published(
-            start_from,
-            transformer=method.roles["transformer"],
-            text_encoder=method.roles["text_encoder"],
-        )
-    loop = LoopConfig(
+    return source
+
+
+def _teacher_loop(settings: TeacherRecipe, minutes: float | None) -> LoopConfig:
+    return LoopConfig(
         num_steps=settings.num_steps,
         optimizer=OptimizerConfig(
             kind="muon",
@@ -209,23 +228,6 @@ def train_teacher(
         save_every=settings.save_every,
         sample_every=settings.sample_every,
         time_limit_s=None if minutes is None else 60 * minutes,
-    )
-    write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
-    sampler = PictureSampler(tokenizer, autoencoder, scheduler)
-    done = run(method, source, loop, run_dir, sampler=sampler)
-    return publish_teacher(
-        publish or run_dir / "published",
-        tokenizer=tokenizer,
-        text_encoder=method.roles["text_encoder"],
-        autoencoder=autoencoder,
-        transformer=method.roles["transformer"],
-        scheduler=scheduler,
-        origin={
-            "method": "velocity prediction from scratch",
-            "data": "emoji scenes, split train",
-            "samples_seen": done.num_samples,
-            "train_hours": round(done.hours, 2),
-        },
     )
 
 
