@@ -1,5 +1,6 @@
 """`fewstroke evaluate`: measure the judge, then a model by the judge."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +9,6 @@ import typer
 from core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from evaluation.intervals import Rate
 
 app = typer.Typer(
@@ -82,9 +81,10 @@ def model(
     if sheet is not None:
         failure_sheet(judged, sheet)
     if output is not None:
-        origin = painter.info.origin
         figures: dict[str, object] = {name: rate.value for name, rate in table.items()}
-        figures |= {key: origin[key] for key in ("samples_seen", "train_hours") if key in origin}
+        made = painter.info.origin.get("metrics")
+        if isinstance(made, Mapping):
+            figures |= {key: made.get(key) for key in ("samples_seen", "train_hours")}
         _merge(output, figures)
 
 

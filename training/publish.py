@@ -36,7 +36,7 @@ def publish_teacher(
         autoencoder: Its scaling factor is set.
         transformer: The teacher.
         scheduler: The noise schedule it was trained with.
-        origin: How it was made: method, data, samples seen.
+        origin: How it was made: "method", "data" and "metrics" (samples seen, hours).
         num_steps: Steps that suit it.
         guidance: Guidance scale that suits it.
 
@@ -60,7 +60,6 @@ def publish_teacher(
         "bits": 32,
         "parent": None,
         **origin,
-        "metrics": {},
         "sha256": {
             str(path.relative_to(fresh)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(fresh.rglob("*.safetensors"))

@@ -193,8 +193,10 @@ def train_teacher(
         origin={
             "method": "velocity prediction from scratch",
             "data": "emoji scenes, split train",
-            "samples_seen": done.num_samples,
-            "train_hours": round(done.hours, 2),
+            "metrics": {
+                "samples_seen": done.num_samples,
+                "train_hours": round(done.hours, 2),
+            },
         },
         **networks,
     )
