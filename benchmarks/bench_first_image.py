@@ -16,9 +16,9 @@ from typing import Annotated
 import psutil
 import typer
 
-from evaluation.record import merge
 from cli.demo import PROMPT, READY_WITHIN_S, ask
 from cli.server_process import running_server
+from evaluation.record import merge
 
 MEGABYTE = 1e6
 
