@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from app.signed_urls import LinkExpiredError, LinkRefusedError
 from core.errors import (
     CapacityError,
     CheckpointError,
@@ -54,6 +55,8 @@ STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
     ModelNotFoundError: (404, "invalid_request_error"),
     UnsupportedError: (400, "invalid_request_error"),
     QueueFullError: (429, "rate_limit_error"),
+    LinkRefusedError: (403, "invalid_request_error"),
+    LinkExpiredError: (404, "invalid_request_error"),
     CapacityError: (503, "server_error"),
     DeadlineError: (503, "server_error"),
     GenerationCancelledError: (CLIENT_CLOSED_REQUEST, "server_error"),

@@ -23,12 +23,21 @@ def to_png_bytes(result: GenerationResult) -> bytes:
         A PNG whose text chunk "fewstroke" is a JSON object: the fields of the specification, and
         `model` and `revision`. No date and no timing stands in it.
     """
-    record = {**asdict(result.spec), "model": result.model, "revision": result.revision}
     info = PngInfo()
-    info.add_text(_KEY, json.dumps(record, sort_keys=True))
+    info.add_text(_KEY, describe_origin(result))
     stream = BytesIO()
     result.image.save(stream, format="PNG", pnginfo=info)
     return stream.getvalue()
+
+
+def describe_origin(result: GenerationResult) -> str:
+    """Return everything needed to make a picture again, as one JSON object in ASCII.
+
+    Args:
+        result: A finished picture.
+    """
+    record = {**asdict(result.spec), "model": result.model, "revision": result.revision}
+    return json.dumps(record, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,176 @@
+"""Bytes that every replica reaches: one fsspec file system, a folder on this machine by default."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
+
+import fsspec
+
+from core.errors import CapacityError, ConfigError, InputError
+
+CHUNK_BYTES = 1 << 20
+
+
+class StorageUnavailableError(CapacityError):
+    """The blob storage does not answer, or refuses to write."""
+
+    code = "storage_unavailable"
+
+
+class BlobStore:
+    """Reads and writes whole blobs by name, off the event loop.
+
+    Names are ours, never a caller's: relative POSIX paths without dots. Writing is done under
+    another name first, so that nobody ever reads half a blob.
+
+    Args:
+        url: A folder, or a URL that fsspec knows ("s3://bucket/prefix", "memory://fewstroke").
+
+    Raises:
+        ConfigError: If fsspec does not know the protocol, or lacks the package for it.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            file_system, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"Storage {url!r}: {error}.", param="storage") from error
+        self._files: fsspec.AbstractFileSystem = file_system
+        self._root = str(root).rstrip("/")
+
+    async def write(self, name: str, content: bytes) -> None:
+        """Store a blob, replacing one of the same name.
+
+        Args:
+            name: Where, relative to the root.
+            content: The bytes.
+
+        Raises:
+            StorageUnavailableError: If it cannot be written.
+        """
+        path = self._path(name)
+        try:
+            await asyncio.to_thread(self._write, path, content)
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not take a file of {len(content)} bytes: {_reason(error)}."
+            ) from error
+
+    async def read(self, name: str) -> bytes | None:
+        """Return a blob, or None if there is none of this name.
+
+        Args:
+            name: Where, relative to the root.
+
+        Raises:
+            StorageUnavailableError: If it cannot be read, though it may be there.
+        """
+        try:
+            content = await asyncio.to_thread(self._files.cat_file, self._path(name))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not give a file back: {_reason(error)}."
+            ) from error
+        assert isinstance(content, bytes)
+        return content
+
+    async def stream(self, name: str) -> AsyncIterator[bytes]:
+        """Yield a blob in chunks; for blobs that may be too large to hold.
+
+        Args:
+            name: Where, relative to the root; there must be one.
+
+        Yields:
+            Up to `CHUNK_BYTES` bytes.
+
+        Raises:
+            StorageUnavailableError: If it is not there or cannot be read.
+        """
+        try:
+            stream = await asyncio.to_thread(self._files.open, self._path(name), "rb")
+            try:
+                while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+                    yield chunk
+            finally:
+                await asyncio.to_thread(stream.close)
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not give a file back: {_reason(error)}."
+            ) from error
+
+    async def delete(self, name: str) -> None:
+        """Remove a blob or a folder of blobs; one that is not there is no error.
+
+        Args:
+            name: Where, relative to the root.
+
+        Raises:
+            StorageUnavailableError: If the storage refuses.
+        """
+        try:
+            await asyncio.to_thread(self._files.rm, self._path(name), recursive=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not delete a file: {_reason(error)}."
+            ) from error
+
+    async def names(self, folder: str) -> list[str]:
+        """List the last parts of the names directly under a folder; none if there is no such.
+
+        Args:
+            folder: Where, relative to the root.
+
+        Raises:
+            StorageUnavailableError: If it cannot be listed.
+        """
+        try:
+            found = await asyncio.to_thread(self._files.ls, self._path(folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not list its files: {_reason(error)}."
+            ) from error
+        return sorted(PurePosixPath(str(path)).name for path in found)
+
+    async def check(self) -> None:
+        """Write, read and delete a probe, so that a storage that cannot serve fails at the start.
+
+        Raises:
+            ConfigError: If the storage does not give back what it was given.
+        """
+        name, content = "probe", b"fewstroke"
+        try:
+            await self.write(name, content)
+            found = await self.read(name)
+            await self.delete(name)
+        except StorageUnavailableError as error:
+            raise ConfigError(f"{error.message} Check the storage.", param="storage") from error
+        if found != content:
+            raise ConfigError("The storage does not give back what was written.", param="storage")
+
+    def _write(self, path: str, content: bytes) -> None:
+        parent, _, last = path.rpartition("/")
+        self._files.makedirs(parent, exist_ok=True)
+        # an object store publishes a blob whole; a file system while it is written
+        if "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ()):
+            draft = f"{parent}/.{last}.part"
+            self._files.pipe_file(draft, content)
+            self._files.mv(draft, path)
+        else:
+            self._files.pipe_file(path, content)
+
+    def _path(self, name: str) -> str:
+        parts = name.split("/")
+        if not name.isascii() or any(not part.strip(". ") or "\\" in part for part in parts):
+            raise InputError(f"{name[:80]!r} is no name of a stored file.")
+        return f"{self._root}/{name}"
+
+
+def _reason(error: OSError) -> str:
+    # the text of an OSError holds paths, which are nobody's business outside
+    return error.strerror or type(error).__name__
