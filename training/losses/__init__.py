@@ -1,0 +1,1 @@
+"""Losses that several trainers share; none of them knows a network."""
