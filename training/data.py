@@ -1,7 +1,8 @@
 """Scenes on disk: latents in shards, with several captions each.
 
 Rendering and encoding a scene costs as much as training on it, so both are done once; captions are
-redrawn from the stored wordings at every visit. Shards are named by what made them, so asking for
+redrawn from the stored wordings at every visit. Beside each latent lies its layout: what stands in
+each of its transformer's tokens. Shards are named by what made them, so asking for
 more scenes adds shards and keeps the old ones.
 """
 
@@ -20,11 +21,13 @@ from core.progress import track
 from core.seeding import numpy_generator
 from scenes.captions import Level, caption
 from scenes.compose import render, sample_scene
+from scenes.layout import layout
 from scenes.sprites import SpriteSheet
 from training.autoencoder import to_tensor
 from training.method import Batch
 
 ENCODE_BATCH = 16
+LAYOUT_CELLS = 8  # a side: one cell per token of a 16 x 16 latent in patches of 2
 
 # How often training meets each stored wording; what is missing to 1 is the empty caption, which
 # teaches the unconditional branch of classifier-free guidance.
@@ -38,7 +41,7 @@ WORDING_SHARES: tuple[tuple[Level, float], ...] = (
 
 
 class LatentSource:
-    """Batches of latents with captions, drawn with replacement.
+    """Batches of latents with captions and layouts, drawn with replacement.
 
     Args:
         folder: Folder of shards, as written by `encode_scenes`.
@@ -59,12 +62,13 @@ class LatentSource:
     ) -> None:
         shards = range(-(-num_scenes // shard_scenes))
         self._latents = [np.load(folder / f"{shard:04d}.npy", mmap_mode="r") for shard in shards]
+        self._layouts = [np.load(folder / f"{shard:04d}.layout.npy") for shard in shards]
         self._captions = [_read_captions(folder / f"{shard:04d}.jsonl") for shard in shards]
         self._num_scenes, self._batch_size, self._seed = num_scenes, batch_size, seed
         self._shard_scenes = shard_scenes
 
     def __call__(self, step: int) -> Batch:
-        """Return the latents and captions of a step.
+        """Return the latents, captions and layouts of a step.
 
         Args:
             step: From 0.
@@ -75,11 +79,16 @@ class LatentSource:
         wordings = np.searchsorted(np.cumsum(shares), rng.random(self._batch_size), side="right")
         places = [divmod(int(row), self._shard_scenes) for row in rows]
         latents = np.stack([self._latents[shard][index] for shard, index in places])
+        layouts = np.stack([self._layouts[shard][index] for shard, index in places])
         captions = [
             "" if wording == len(WORDING_SHARES) else self._captions[shard][index][wording]
             for (shard, index), wording in zip(places, wordings, strict=True)
         ]
-        return {"latents": torch.from_numpy(latents).float(), "captions": captions}
+        return {
+            "latents": torch.from_numpy(latents).float(),
+            "layouts": torch.from_numpy(layouts).long(),
+            "captions": captions,
+        }
 
     def standard_deviation(self) -> float:
         """Return the spread of the first shard's latents, for the scaling factor."""
@@ -95,7 +104,7 @@ def encode_scenes(
     device: torch.device,
     shard_scenes: int = 2000,
 ) -> Path:
-    """Draw training scenes, encode them, and keep latents and captions; skip what is there.
+    """Draw training scenes, encode them, keep latents, captions, layouts; skip what is there.
 
     Args:
         autoencoder: The trained autoencoder; its encoder's weights name the folder, so latents of
@@ -138,7 +147,19 @@ def encode_scenes(
         if start + ENCODE_BATCH >= shard_scenes:
             _write_shard(home, shard, latents, captions)
             latents, captions = [], []
+    _write_layouts(home, sheet, len(shards), shard_scenes)
     return home
+
+
+def _write_layouts(home: Path, sheet: SpriteSheet, num_shards: int, shard_scenes: int) -> None:
+    missing = [n for n in range(num_shards) if not (home / f"{n:04d}.layout.npy").exists()]
+    for shard in track(missing, "Mapping scenes", unit="shards"):
+        seeds = range(shard * shard_scenes, (shard + 1) * shard_scenes)
+        scenes = (sample_scene(seed, split="train", sheet=sheet) for seed in seeds)
+        maps = [layout(scene, sheet, num_cells=LAYOUT_CELLS) for scene in scenes]
+        fresh = home / f"{shard:04d}.layout.new.npy"
+        np.save(fresh, np.stack(maps))
+        fresh.replace(home / f"{shard:04d}.layout.npy")
 
 
 def _write_shard(

@@ -2,11 +2,16 @@
 
 Everything a resumed run needs is in the checkpoint or is a function of the step: batches come from
 `source(step)`, randomness from (seed, step). So half a run, saved and resumed, equals a whole run.
+
+Started by `accelerate launch` or `torchrun`, every process runs this same loop on its own share of
+the batches and gradients are averaged: processes count as accumulation, so two processes equal one
+process that accumulates twice as many batches.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from time import monotonic
 
@@ -16,7 +21,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from core.devices import training_attention
+from core.devices import best_device, training_attention
 from core.errors import NumericsError
 from core.progress import Report, progress
 from core.seeding import torch_generator
@@ -33,7 +38,7 @@ class LoopConfig:
     Attributes:
         num_steps: Optimizer steps in all, earlier runs included.
         optimizer: Kind, learning rate and schedule.
-        accumulation: Batches per optimizer step.
+        accumulation: Batches per optimizer step and process.
         clip_norm: Largest gradient norm; larger ones are scaled down.
         precision: "bf16" (autocast) or "no".
         ema_decay: Decay of the averaged weights that are sampled and published.
@@ -81,6 +86,7 @@ def run(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
+        cpu=best_device().type == "cpu",
         mixed_precision=config.precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.accumulation, sync_with_dataloader=False
@@ -92,27 +98,27 @@ def run(
     log = MetricsLog(run_dir / "metrics.jsonl", every=config.log_every)
     started = monotonic()
     with progress(
-        "Training", total=config.num_steps, done=trainer.progress.step, unit="steps"
+        "Training",
+        total=config.num_steps,
+        done=trainer.progress.step,
+        unit="steps",
+        stream=None if accelerator.is_main_process else StringIO(),  # one process speaks for all
     ) as report:
         while trainer.progress.step < config.num_steps:
             begun = monotonic()
             trainer.optimizer_step(source, log, report)
             step = trainer.progress.step
             trainer.progress.hours += (monotonic() - begun) / 3600
-            expired = (
-                config.time_limit_s is not None and monotonic() - started > config.time_limit_s
-            )
+            if config.time_limit_s is not None and monotonic() - started > config.time_limit_s:
+                accelerator.set_trigger()  # any process may call the end for all
+            expired = config.time_limit_s is not None and accelerator.check_trigger()
             is_last = step == config.num_steps or expired
-            if is_last:
+            if is_last and accelerator.is_main_process:
                 log.flush(step)
             if is_last or step % config.save_every == 0:
                 checkpoints.save()
-            if sampler is not None and (is_last or step % config.sample_every == 0):
-                with trainer.averaged():
-                    path = run_dir / "samples" / f"{step:07d}.png"
-                    path.parent.mkdir(exist_ok=True)
-                    log.write(step, dict(sampler(method, path)))
-                draw_curves(run_dir / "metrics.jsonl", run_dir / "curves.png")
+            if is_last or step % config.sample_every == 0:
+                trainer.draw(sampler, log, run_dir)
             if expired:
                 break
     trainer.leave_averaged()
@@ -151,7 +157,8 @@ class _Trainer:
         for phase in self.method.phases:
             if step % phase.every == 0:
                 metrics = self._phase_step(phase, source, step)
-                log.add(step, metrics)
+                if self.accelerator.is_main_process:
+                    log.add(step, metrics)
         for schedule in self.schedules:
             schedule.step()
         self.ema.step(self.weights)
@@ -162,8 +169,10 @@ class _Trainer:
     def _phase_step(self, phase: Phase, source: Source, step: int) -> dict[str, float]:
         moving = self._freeze_others(phase)
         rows, output = 0, None
-        for part in range(self.config.accumulation):
-            batch = self._to_device(source(step * self.config.accumulation + part))
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        for round_ in range(self.config.accumulation):
+            part = round_ * processes + rank
+            batch = self._to_device(source(step * self.config.accumulation * processes + part))
             rows += _num_rows(batch)
             generator = torch_generator(self.config.seed, "step", step, phase.name, part)
             with self.accelerator.autocast(), training_attention(self.accelerator.device):
@@ -171,21 +180,35 @@ class _Trainer:
             _check_finite(output, step, phase.name)
             self.accelerator.backward(output.loss / self.config.accumulation)
         assert output is not None
+        self._average_gradients(moving)
         norm = torch.nn.utils.clip_grad_norm_(moving, self.config.clip_norm)
         if not torch.isfinite(norm):
             self._blame_gradient(phase, step)
         for optimizer in self.optimizers[phase.name]:
             optimizer.step()
             optimizer.zero_grad()
-        self.progress.num_samples += rows
-        metrics = {name: float(value) for name, value in output.metrics.items()}
+        self.progress.num_samples += rows * processes
+        terms = {"loss": output.loss.detach(), **output.metrics}
+        averaged = self.accelerator.reduce(
+            torch.stack([value.float().reshape(()) for value in terms.values()]), "mean"
+        )
         rate = self.optimizers[phase.name][0].param_groups[0]["lr"]
-        return metrics | {
-            "loss": float(output.loss.detach()),
+        return dict(zip(terms, averaged.tolist(), strict=True)) | {
             "gradient_norm": float(norm),
             "learning_rate": rate,
             "samples": self.progress.num_samples,
         }
+
+    def _average_gradients(self, moving: list[nn.Parameter]) -> None:
+        # One exchange by hand: phases move other weights in turn, which the usual wrapper around
+        # a network cannot follow.
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [w.grad if w.grad is not None else torch.zeros_like(w) for w in moving]
+        flat = self.accelerator.reduce(nn.utils.parameters_to_vector(gradients), "mean")
+        sizes = [gradient.numel() for gradient in gradients]
+        for weight, mean in zip(moving, flat.split(sizes), strict=True):
+            weight.grad = mean.view_as(weight)
 
     def _freeze_others(self, phase: Phase) -> list[nn.Parameter]:
         for role, module in self.method.roles.items():
@@ -204,6 +227,17 @@ class _Trainer:
                         f"The gradient of {role}.{name} is not finite at step {step}, phase "
                         f"{phase.name!r}. Lower the learning rate and resume from the checkpoint."
                     )
+
+    def draw(self, sampler: Sampler | None, log: MetricsLog, run_dir: Path) -> None:
+        """Draw pictures with the averaged weights, and the curves, in the main process."""
+        if sampler is None or not self.accelerator.is_main_process:
+            return
+        step = self.progress.step
+        path = run_dir / "samples" / f"{step:07d}.png"
+        path.parent.mkdir(exist_ok=True)
+        with self.averaged():
+            log.write(step, dict(sampler(self.method, path)))
+        draw_curves(run_dir / "metrics.jsonl", run_dir / "curves.png")
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from diffusers import AutoencoderDC, DDIMScheduler
 from transformers import PreTrainedTokenizerFast
 
@@ -27,6 +28,7 @@ from training.recorders import write_run_record
 from training.teacher import (
     PictureSampler,
     TeacherMethod,
+    new_layout_head,
     new_scheduler,
     new_transformer,
 )
@@ -64,7 +66,7 @@ class TeacherRecipe:
 
     Attributes:
         num_steps: Optimizer steps.
-        batch_size: Samples a step.
+        batch_size: Samples a step and process.
         num_scenes: Scenes that are encoded and drawn from.
         width: Model width of transformer and text encoder, a multiple of 32.
         depth: Transformer blocks.
@@ -76,10 +78,10 @@ class TeacherRecipe:
         seed: Seed of data, timesteps and noise.
     """
 
-    num_steps: int = 50_000
+    num_steps: int = 10_000
     batch_size: int = 32
     num_scenes: int = 40_000
-    width: int = 256
+    width: int = 192
     depth: int = 8
     learning_rate: float = 1e-3
     muon_learning_rate: float = 2e-3
@@ -176,22 +178,30 @@ def train_teacher(
             f"No autoencoder in {autoencoder_dir}. Train one: fewstroke train autoencoder"
         )
     autoencoder = AutoencoderDC.from_pretrained(autoencoder_dir, use_safetensors=True)
-    source = _latents(settings, autoencoder, run_dir.parent / "latents")
+    processes = PartialState(cpu=best_device().type == "cpu")
+    with processes.main_process_first():  # the others find the scenes encoded
+        source = _latents(settings, autoencoder, run_dir.parent / "latents")
     method, tokenizer, scheduler = _new_teacher(settings, autoencoder)
-    networks: dict[str, Any] = dict(method.roles)
+    networks: dict[str, Any] = {
+        role: method.roles[role] for role in ("transformer", "text_encoder")
+    }
     if start_from is not None:
         load_published(start_from, **networks)
     loop = _teacher_loop(settings, minutes)
-    write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
+    if processes.is_main_process:
+        write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
     sampler = PictureSampler(tokenizer, autoencoder, scheduler)
     done = run(method, source, loop, run_dir, sampler=sampler)
+    home = publish or run_dir / "published"
+    if not processes.is_main_process:
+        return home
     return publish_teacher(
-        publish or run_dir / "published",
+        home,
         tokenizer=tokenizer,
         autoencoder=autoencoder,
         scheduler=scheduler,
         origin={
-            "method": "velocity prediction from scratch",
+            "method": "velocity prediction and layouts, from scratch",
             "data": "emoji scenes, split train",
             "metrics": {
                 "samples_seen": done.num_samples,
@@ -248,6 +258,7 @@ def _new_teacher(
     method = TeacherMethod(
         transformer,
         new_text_encoder(tokenizer, width=settings.width),
+        new_layout_head(settings.width),
         tokenizer,
         scheduler,
         latent_scale=autoencoder.config.scaling_factor,

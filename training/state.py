@@ -54,11 +54,16 @@ class Checkpoints:
         self._folder, self._accelerator, self._progress = folder, accelerator, progress
 
     def save(self) -> None:
-        """Write the checkpoint of this moment."""
+        """Write the checkpoint of this moment; every process calls it, the main one writes."""
         fresh = self._folder.with_suffix(".new")
         old = self._folder.with_suffix(".old")
-        shutil.rmtree(fresh, ignore_errors=True)
+        if self._accelerator.is_main_process:
+            shutil.rmtree(fresh, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
         self._accelerator.save_state(str(fresh), safe_serialization=True)
+        self._accelerator.wait_for_everyone()
+        if not self._accelerator.is_main_process:
+            return
         (fresh / "progress.json").write_text(json.dumps(self._progress.state_dict()))
         shutil.rmtree(old, ignore_errors=True)
         if self._folder.exists():

@@ -1,8 +1,12 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from core.errors import CheckpointError, NumericsError
 from tests.training.conftest import LineMethod, line_batch, line_config
@@ -69,6 +73,23 @@ def test_accumulated_batches_move_as_one_large_batch(tmp_path):
     run(split, halves, line_config(6, accumulation=2), tmp_path / "split")
     for name, value in weights(joint).items():
         torch.testing.assert_close(weights(split)[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_equal_one_that_accumulates_twice_as_many(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    script = ["--nproc-per-node=2", "-m", "tests.training.line_run", str(tmp_path / "two")]
+    subprocess.run(
+        [*command, *script], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    alone = LineMethod()
+    done = run(alone, line_batch, line_config(6, accumulation=2), tmp_path / "one")
+    saved = json.loads((tmp_path / "two" / "checkpoint" / "progress.json").read_text())
+    assert (saved["step"], saved["num_samples"]) == (6, done.num_samples)
+    together = load_file(tmp_path / "two" / "student.safetensors")
+    for name, value in weights(alone.roles["student"]).items():
+        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-6)
+    logs = [(tmp_path / each / "metrics.jsonl").read_text().splitlines() for each in ("one", "two")]
+    assert len(logs[0]) == len(logs[1])  # one process writes for all
 
 
 def test_nan_stops_the_run_by_name_and_leaves_the_last_checkpoint(run_dir):

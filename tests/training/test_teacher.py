@@ -10,7 +10,14 @@ from scenes.compose import sample_scene
 from training.autoencoder import AutoencoderMethod, CropSource, new_autoencoder
 from training.data import LatentSource, encode_scenes
 from training.recipes import AUTOENCODER_RECIPES, configured, train_autoencoder, train_teacher
-from training.teacher import TeacherMethod, _draw_timesteps, new_scheduler, new_transformer
+from training.teacher import (
+    LAYOUT_WEIGHT,
+    TeacherMethod,
+    _draw_timesteps,
+    new_layout_head,
+    new_scheduler,
+    new_transformer,
+)
 from training.text import new_text_encoder, new_tokenizer
 
 TINY_SETTINGS = ["num_steps=2", "batch_size=4", "num_scenes=16", "width=32", "depth=2"]
@@ -34,7 +41,17 @@ def tiny_method():
     torch.manual_seed(0)
     transformer = new_transformer(width=32, depth=2, latent_channels=12, latent_size=16)
     encoder = new_text_encoder(tokenizer, width=32)
-    return TeacherMethod(transformer, encoder, tokenizer, new_scheduler(), latent_scale=0.5)
+    return TeacherMethod(
+        transformer, encoder, new_layout_head(32), tokenizer, new_scheduler(), latent_scale=0.5
+    )
+
+
+def tiny_batch(num_samples=4):
+    return {
+        "latents": torch.randn(num_samples, 12, 16, 16, generator=torch_generator(1)),
+        "layouts": torch.randint(0, 12, (num_samples, 8, 8, 2), generator=torch_generator(2)),
+        "captions": ["a cat"] * num_samples,
+    }
 
 
 def test_tokenizer_knows_every_word_of_every_caption(sheet):
@@ -68,18 +85,38 @@ def test_timesteps_reach_both_ends():
     assert 0.6 < float(middle) < 0.75
 
 
-def test_perfect_velocity_has_zero_loss():
-    method = tiny_method()
-    batch = {"latents": torch.randn(4, 12, 16, 16), "captions": ["a cat"] * 4}
+def test_perfect_velocity_has_no_velocity_error():
+    method, batch = tiny_method(), tiny_batch()
     noise = torch.randn((4, 12, 16, 16), generator=torch_generator(3))
 
     class Oracle(torch.nn.Module):
-        def forward(self, noisy, *, timestep, **_):
+        def __init__(self, learner):
+            super().__init__()
+            self.learner = learner
+
+        def forward(self, noisy, *, timestep, **words):
+            self.learner(noisy, timestep=timestep, **words)  # leaves its tokens to the layout head
             target = new_scheduler().get_velocity(0.5 * batch["latents"], noise, timestep)
             return type("Output", (), {"sample": target})
 
-    method.roles["transformer"] = Oracle()
-    assert float(method.step("denoise", batch, torch_generator(3)).loss) == 0.0
+    method.roles["transformer"] = Oracle(method.roles["transformer"])
+    output = method.step("denoise", batch, torch_generator(3))
+    assert float(output.metrics["velocity"]) == 0.0
+    assert output.loss.item() == pytest.approx(LAYOUT_WEIGHT * float(output.metrics["layout"]))
+
+
+def test_layout_teaches_the_first_half_of_the_transformer_only():
+    method, batch = tiny_method(), tiny_batch()
+    output = method.step("denoise", batch, torch_generator(0))
+    velocity = output.metrics["velocity"]
+    first, second = method.roles["transformer"].transformer_blocks
+    with torch.no_grad():  # a perfect velocity sends no gradient: what is left is the layout's
+        method.roles["transformer"].proj_out.weight.zero_()
+    output = method.step("denoise", batch, torch_generator(0))
+    output.loss.backward()
+    assert velocity > 0
+    assert float(first.attn2.to_v.weight.grad.abs().sum()) > 0
+    assert float(second.attn2.to_v.weight.grad.abs().sum()) == 0
 
 
 def test_padding_does_not_change_what_a_caption_means():
