@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
@@ -72,6 +72,59 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds that accepted requests get to finish after SIGTERM or Ctrl-C.",
+    )
+    data_dir: str = Field(
+        default="~/.local/share/fewstroke",
+        description="Folder for the default database and the default storage; made when missing.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="`sqlite:///file` or `postgresql://user:password@host/name`; "
+        "none: `fewstroke.db` in the data folder.",
+    )
+    storage: str | None = Field(
+        default=None,
+        description="Where files lie: a folder, or a URL that fsspec knows (`s3://bucket/prefix`); "
+        "none: `files` in the data folder. All replicas and workers need the same.",
+    )
+    run_batches: bool = Field(
+        default=True, description="Work on batches in the server itself, beside live requests."
+    )
+    batch_concurrency: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="Lines of batches that one process paints at a time.",
+    )
+    batch_lease_s: float = Field(
+        default=60.0,
+        ge=0.2,
+        le=3600,
+        description="Seconds after which the lines of a worker that fell silent go to another.",
+    )
+    batch_max_tries: int = Field(
+        default=10,
+        ge=3,
+        le=1000,
+        description="Workers that a line may take down with it before it fails alone.",
+    )
+    max_batch_lines: int = Field(
+        default=50_000, ge=1, le=1_000_000, description="Most lines of one batch."
+    )
+    max_file_bytes: int = Field(
+        default=200 * 1024 * 1024, ge=1024, description="Largest file that is taken, in bytes."
+    )
+    webhook_url: str | None = Field(
+        default=None, description="Who is told about ended batches that name no address themselves."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Key that signs webhooks, `whsec_` and base64; without it there are none.",
+    )
+    allow_private_webhooks: bool = Field(
+        default=False,
+        description="Permit webhooks to addresses that are not on the public internet, and to "
+        "plain http.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is written."

@@ -1,12 +1,19 @@
 """What every test stands on: no network, no hub, nothing left behind in the repository."""
 
+import atexit
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is first imported
+
+# servers of tests keep their database and their files here, and never in the home folder
+os.environ["FEWSTROKE_DATA_DIR"] = tempfile.mkdtemp(prefix="fewstroke-tests-")
+atexit.register(shutil.rmtree, os.environ["FEWSTROKE_DATA_DIR"], ignore_errors=True)
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
