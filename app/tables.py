@@ -4,6 +4,9 @@
     batch              a job over one input file
     batch_item         one line of that file, leased to a worker, then pointing at its result
     webhook_delivery   an event that somebody has to be told, and how that went
+    api_key            who may ask, how much, and how much of that is used
+    idempotent_answer  an Idempotency-Key: being worked on, or answered
+    secret             what all replicas must share, and nobody else may know
 
 A change here needs a migration in `app/migrations/versions`; a test compares the two.
 """
@@ -139,7 +142,6 @@ class BatchItem(Table):
         UniqueConstraint("batch_id", "custom_id"),
         _one_of("state", ITEM_STATES),
         Index(None, "batch_id", "state", "line"),
-        Index(None, "state", "lease_expires_at"),
     )
 
     batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
@@ -176,3 +178,51 @@ class WebhookDelivery(Table):
     last_status: Mapped[int | None]
     last_error: Mapped[str | None] = mapped_column(Text)
     delivered_at: Mapped[float | None]
+
+
+class ApiKey(Table):
+    """A key; of its secret part only the SHA-256 is here.
+
+    The `*_full_at` say when the bucket of that limit is full again (see `app/quotas.py`).
+    """
+
+    __tablename__ = "api_key"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(String(64))
+    is_admin: Mapped[bool]
+    requests_per_minute: Mapped[int | None]
+    quota_units: Mapped[float | None]
+    quota_window_s: Mapped[int]
+    max_priority: Mapped[int]
+    rate_full_at: Mapped[float] = mapped_column(default=0.0)
+    quota_full_at: Mapped[float] = mapped_column(default=0.0)
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class IdempotentAnswer(Table):
+    """What was answered under an Idempotency-Key; without a `path`, somebody is at work on it."""
+
+    __tablename__ = "idempotent_answer"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    lease_token: Mapped[str] = mapped_column(String(96))
+    lease_expires_at: Mapped[float]
+    expires_at: Mapped[float]
+    path: Mapped[str | None] = mapped_column(Text)
+    media_type: Mapped[str | None] = mapped_column(String(64))
+
+
+class Secret(Table):
+    """Random bytes that the first server made and the others read, in base64."""
+
+    __tablename__ = "secret"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)

@@ -110,11 +110,6 @@ def upgrade() -> None:
             ["batch_id", "state", "line"],
             unique=False,
         )
-        batch_op.create_index(
-            batch_op.f("ix_batch_item_state_lease_expires_at"),
-            ["state", "lease_expires_at"],
-            unique=False,
-        )
 
     op.create_table(
         "webhook_delivery",
@@ -154,7 +149,6 @@ def downgrade() -> None:
 
     op.drop_table("webhook_delivery")
     with op.batch_alter_table("batch_item", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_batch_item_state_lease_expires_at"))
         batch_op.drop_index(batch_op.f("ix_batch_item_batch_id_state_line"))
 
     op.drop_table("batch_item")
