@@ -259,7 +259,8 @@ def _num_rows(batch: Batch) -> int:
 
 
 def _check_finite(output: StepOutput, step: int, phase: str) -> None:
-    terms = {"loss": output.loss, **output.metrics}
+    # the sum comes last: the term that broke it is the one to name
+    terms = {**output.metrics, "loss": output.loss}
     for name, value in terms.items():
         if not torch.isfinite(value).all():
             raise NumericsError(

@@ -156,12 +156,13 @@ class PixelQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, fresh: Float[Tensor, "n d"]) -> None:
-        """Overwrite the oldest rows with the pixels of all processes.
+        """Overwrite the oldest rows.
 
         Args:
-            fresh: This process's pixels, as many in every process; normalised here.
+            fresh: The newest pixels of all processes (`gathered`), so that every process holds the
+                same queue; normalised here.
         """
-        fresh = F.normalize(gathered(fresh.float()), dim=-1)[-len(self.rows) :]
+        fresh = F.normalize(fresh.float(), dim=-1)[-len(self.rows) :]
         places = (self.pointer + torch.arange(len(fresh), device=fresh.device)) % len(self.rows)
         self.rows[places] = fresh
         self.pointer.copy_((self.pointer + len(fresh)) % len(self.rows))
