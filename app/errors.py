@@ -16,6 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from app.auth import AuthenticationError, PermissionDeniedError
+from app.idempotency import IdempotencyInUseError, IdempotencyMismatchError
+from app.quotas import QuotaExceededError, RateLimitedError
 from app.signed_urls import LinkExpiredError, LinkRefusedError
 from core.errors import (
     CapacityError,
@@ -44,6 +47,12 @@ class ModelNotFoundError(UnknownNameError):
     code = "model_not_found"
 
 
+class NotFoundError(InputError):
+    """There is no such object, or it belongs to somebody else; nobody is told which."""
+
+    code = "not_found"
+
+
 class NotReadyError(CapacityError):
     """The server runs, but is not warm yet, or no more."""
 
@@ -53,8 +62,15 @@ class NotReadyError(CapacityError):
 STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
     InputError: (400, "invalid_request_error"),
     ModelNotFoundError: (404, "invalid_request_error"),
+    NotFoundError: (404, "invalid_request_error"),
     UnsupportedError: (400, "invalid_request_error"),
+    IdempotencyMismatchError: (409, "invalid_request_error"),
+    IdempotencyInUseError: (409, "invalid_request_error"),
+    RateLimitedError: (429, "rate_limit_error"),
+    QuotaExceededError: (429, "rate_limit_error"),
     QueueFullError: (429, "rate_limit_error"),
+    AuthenticationError: (401, "invalid_request_error"),
+    PermissionDeniedError: (403, "invalid_request_error"),
     LinkRefusedError: (403, "invalid_request_error"),
     LinkExpiredError: (404, "invalid_request_error"),
     CapacityError: (503, "server_error"),
@@ -164,18 +180,45 @@ def describe_invalid(error: Mapping[str, object]) -> tuple[str, str | None, str]
     return f"`{path}`: {found}, not {_shortened(error.get('input'))}.", path, "invalid_value"
 
 
-async def _on_our_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, FewstrokeError)
+async def refuse(request: Request, error: FewstrokeError) -> Response:
+    """Turn one of our errors into its answer.
+
+    Args:
+        request: What failed.
+        error: Why.
+
+    Returns:
+        The answer, with all that OpenAI's clients need to know whether and when to try again.
+    """
     status, kind = status_of(error)
     headers = {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.CONFLICT:
         headers["x-should-retry"] = str(error.retryable).lower()
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not error.retryable:
         log.error("request_failed", code=error.code, reason=error.message)
-    body = envelope(error.message, kind=kind, param=error.param, code=error.code)
-    return error_response(request, status, body, headers)
+    return error_response(request, status, error_body(error), headers)
+
+
+def error_body(error: Exception) -> dict[str, dict[str, str | None]]:
+    """Return the envelope of any exception, as for an event in a stream that has begun.
+
+    Args:
+        error: One of our tree; anything else is a bug, of which no detail is told.
+    """
+    if not isinstance(error, FewstrokeError):
+        message = "Something broke in the server. Its log tells more under this request's id."
+        return envelope(message, kind="server_error", param=None, code=FewstrokeError.code)
+    _, kind = status_of(error)
+    return envelope(error.message, kind=kind, param=error.param, code=error.code)
+
+
+async def _on_our_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FewstrokeError)
+    return await refuse(request, error)
 
 
 async def _on_invalid_body(request: Request, error: Exception) -> Response:

@@ -1,8 +1,11 @@
 """Bytes that every replica reaches: one fsspec file system, a folder on this machine by default."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 import fsspec
 
@@ -104,19 +107,10 @@ class BlobStore:
         """Remove a blob or a folder of blobs; one that is not there is no error.
 
         Args:
-            name: Where, relative to the root.
-
-        Raises:
-            StorageUnavailableError: If the storage refuses.
+            name: Where, relative to the root. StorageUnavailableError says that the storage
+                refuses.
         """
-        try:
-            await asyncio.to_thread(self._files.rm, self._path(name), recursive=True)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StorageUnavailableError(
-                f"The storage did not delete a file: {_reason(error)}."
-            ) from error
+        await asyncio.to_thread(self.remove, name)
 
     async def names(self, folder: str) -> list[str]:
         """List the last parts of the names directly under a folder; none if there is no such.
@@ -153,11 +147,89 @@ class BlobStore:
         if found != content:
             raise ConfigError("The storage does not give back what was written.", param="storage")
 
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Write a blob piece by piece; blocks, for code in threads.
+
+        The name must be new: a reader may see the blob grow, so nobody is told of it before.
+
+        Args:
+            name: Where, relative to the root.
+
+        Yields:
+            A stream to write to. At the end of the block its bytes are safe; if the block raises,
+            the blob is removed.
+
+        Raises:
+            StorageUnavailableError: If it cannot be written.
+        """
+        path, is_whole = self._path(name), False
+        try:
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self._files.open(path, "wb") as stream:
+                yield stream
+                stream.flush()
+                if self._is_local:
+                    os.fsync(stream.fileno())
+            is_whole = True
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not take a file: {_reason(error)}."
+            ) from error
+        finally:
+            if not is_whole:
+                with suppress(OSError):
+                    self._files.rm(path)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[BinaryIO]:
+        """Read a blob piece by piece; blocks, for code in threads.
+
+        Args:
+            name: Where, relative to the root; there must be one.
+
+        Yields:
+            A stream that can be read and sought.
+
+        Raises:
+            StorageUnavailableError: If it is not there or cannot be read.
+        """
+        try:
+            with self._files.open(self._path(name), "rb") as stream:
+                yield stream
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not give a file back: {_reason(error)}."
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a blob or a folder of blobs; blocks, for code in threads.
+
+        Args:
+            name: Where, relative to the root; one that is not there is no error.
+
+        Raises:
+            StorageUnavailableError: If the storage refuses.
+        """
+        try:
+            self._files.rm(self._path(name), recursive=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The storage did not delete a file: {_reason(error)}."
+            ) from error
+
+    @property
+    def _is_local(self) -> bool:
+        protocol = self._files.protocol
+        return "file" in (protocol if isinstance(protocol, tuple) else (protocol,))
+
     def _write(self, path: str, content: bytes) -> None:
         parent, _, last = path.rpartition("/")
         self._files.makedirs(parent, exist_ok=True)
         # an object store publishes a blob whole; a file system while it is written
-        if "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ()):
+        if self._is_local:
             draft = f"{parent}/.{last}.part"
             self._files.pipe_file(draft, content)
             self._files.mv(draft, path)
