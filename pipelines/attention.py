@@ -3,78 +3,41 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from diffusers import PixArtTransformer2DModel
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from core.errors import InputError, UnsupportedError
 from pipelines.depth import LayerRule, Level, check_depth
-
-Form = Literal["auto", "gathered", "folded", "packed", "looped"]
-KeysValues = tuple[Float[Tensor, "1 heads _ head_dim"], Float[Tensor, "1 heads _ head_dim"]]
+from pipelines.regional_forms import Form, KeysValues, Mixer, make_mixer
 
 
 @contextmanager
 def regional_attention(
-    transformer: PixArtTransformer2DModel,
-    rows: Sequence["RowTexts | None"],
-    *,
-    depth: Sequence[LayerRule],
-    window: tuple[float, float] = (0.0, 1.0),
-    form: Form = "auto",
-    keep_keys: bool = True,
-) -> Iterator["StepWindow"]:
+    transformer: PixArtTransformer2DModel, rows: Sequence["RegionalRow | None"]
+) -> Iterator[None]:
     """Let a transformer hear regions until the block ends; then its stock processors are back.
 
     The time step, the size and all else that is not cross-attention are untouched. Within the
-    block every forward takes as many rows as are given here.
+    block every forward takes as many rows as are given here; rows may be of different requests
+    at different steps. Without any regional row nothing is touched at all.
 
     Args:
-        transformer: A PixArt transformer, alpha or Sigma.
-        rows: What each row of a forward hears; None where it hears what the call hands in, as
-            the unconditional half of guidance does.
-        depth: One rule per layer.
-        window: Regions act from the first of these shares of the steps until before the second.
-        form: How the attention is computed; every form gives the same. "auto" takes "gathered"
-            where texts are heard by half of the tokens or fewer on average, else "folded".
-        keep_keys: Compute the keys and values of a text once per layer, not once per step.
+        transformer: A PixArt transformer, alpha or Sigma; the one the rows were made for.
+        rows: What each row of a forward hears; None where it hears what the call hands in.
 
     Yields:
-        The window: tell it which step it is.
-
-    Raises:
-        InputError: If the window is inverted or off 0..1. A depth map of the wrong length is
-            raised as `check_depth` says.
-        UnsupportedError: If the model's cross-attention is of another kind than PixArt's.
+        Nothing.
     """
-    if not 0 <= window[0] <= window[1] <= 1:
-        raise InputError(
-            f"region_window is {window}: start and end as shares of the steps, "
-            "0 <= start <= end <= 1.",
-            param="region_window",
-        )
-    blocks = list(transformer.transformer_blocks)
-    check_depth(depth, len(blocks))
-    for block in blocks:
-        if not _is_plain(block.attn2):
-            raise UnsupportedError(
-                f"{type(transformer).__name__} normalises queries, keys or words in its "
-                "cross-attention: regions work on PixArt alpha and Sigma."
-            )
-    control = StepWindow(window)
-    heard = [row.projected(transformer) if row else None for row in rows]
+    blocks = list(transformer.transformer_blocks) if any(rows) else []
     stock = [block.attn2.processor for block in blocks]
     try:
-        for block, rule, processor in zip(blocks, depth, stock, strict=True):
-            block.attn2.set_processor(
-                RegionalProcessor(processor, heard, rule, control, form, keep_keys=keep_keys)
-            )
-        yield control
+        for layer, (block, processor) in enumerate(zip(blocks, stock, strict=True)):
+            block.attn2.set_processor(RegionalProcessor(processor, layer, rows))
+        yield
     finally:
         for block, processor in zip(blocks, stock, strict=True):
             block.attn2.set_processor(processor)
@@ -93,48 +56,86 @@ class RowTexts:
     texts: dict[Level, list[Float[Tensor, "_ d"]]]
     weights: Float[Tensor, "texts tokens"]
 
-    def projected(self, transformer: PixArtTransformer2DModel) -> "RowTexts":
-        """Return the same with texts as the layers read them.
 
-        Args:
-            transformer: The model that reads them.
+class RegionalRow:
+    """One row's words, ready for every layer and every step.
 
-        Raises:
-            InputError: If a level has more or fewer texts than there are weights.
-        """
-        for level, texts in self.texts.items():
-            if len(texts) != len(self.weights):
-                raise InputError(
-                    f"Level {level} has {len(texts)} texts for {len(self.weights)} weights.",
-                    param="regions",
-                )
-        project = transformer.caption_projection or torch.nn.Identity()
-        projected: dict[Level, list[Tensor]] = {
-            level: [project(text.to(transformer.dtype)[None])[0] for text in texts]
-            for level, texts in self.texts.items()
-        }
-        return RowTexts(texts=projected, weights=self.weights.to(transformer.device))
-
-
-class StepWindow:
-    """Knows whether regions act now.
+    Made once a request. Keys and values are computed when a layer first asks, and kept: they do
+    not depend on the step.
 
     Args:
-        window: Shares of the steps, from and until before.
+        transformer: The model that will hear them.
+        asked: The words, and where each is heard.
+        depth: One rule per layer.
+        form: How the attention is computed; every form gives the same.
+        keep_keys: Whether keys and values are kept between steps.
+
+    Raises:
+        InputError: If a level has more or fewer texts than there are weights. A depth map of the
+            wrong length is raised as `check_depth` says.
+        UnsupportedError: If the model's cross-attention is of another kind than PixArt's.
     """
 
-    def __init__(self, window: tuple[float, float]) -> None:
-        self._window = window
-        self.is_open = window[0] == 0 < window[1]
+    def __init__(
+        self,
+        transformer: PixArtTransformer2DModel,
+        asked: RowTexts,
+        depth: Sequence[LayerRule],
+        *,
+        form: Form = "auto",
+        keep_keys: bool = True,
+    ) -> None:
+        blocks = transformer.transformer_blocks
+        check_depth(depth, len(blocks))
+        if not all(_is_plain(block.attn2) for block in blocks):
+            raise UnsupportedError(
+                f"{type(transformer).__name__} normalises queries, keys or words in its "
+                "cross-attention: regions work on PixArt alpha and Sigma."
+            )
+        for level, texts in asked.texts.items():
+            if len(texts) != len(asked.weights):
+                raise InputError(
+                    f"Level {level} has {len(texts)} texts for {len(asked.weights)} weights.",
+                    param="regions",
+                )
+        self.num_tokens = asked.weights.shape[1]
+        self._form: Form = form
+        self._keep_keys = keep_keys
+        project = transformer.caption_projection or torch.nn.Identity()
+        weights = asked.weights.to(transformer.device)
+        known: dict[LayerRule, Heard] = {}
+        for rule in depth:
+            if rule not in known:
+                merged = _merged(asked.texts[rule.level], _scoped(weights, rule))
+                texts = [project(text.to(transformer.dtype)[None]) for text in merged[0]]
+                known[rule] = (texts, merged[1])
+        self._layers = [known[rule] for rule in depth]
+        self._mixers: dict[int, Mixer] = {}
 
-    def begin_step(self, step: int, num_steps: int) -> None:
-        """Say which step comes next.
+    def mix(
+        self, layer: int, attn: Attention, query: Float[Tensor, "1 heads n head_dim"]
+    ) -> Float[Tensor, "1 heads n head_dim"]:
+        """Let this row's tokens hear its words.
 
         Args:
-            step: Steps done, from 0.
-            num_steps: Steps in all.
+            layer: Which layer, from 0.
+            attn: That layer's cross-attention.
+            query: The tokens.
+
+        Returns:
+            What each token heard.
         """
-        self.is_open = self._window[0] <= step / num_steps < self._window[1]
+        mixer = self._mixers.get(layer)
+        if mixer is None:
+            texts, weights = self._layers[layer]
+            keys_values = [_keys_values(attn, text) for text in texts]
+            mixer = make_mixer(keys_values, weights, self._form)
+            if self._keep_keys:
+                self._mixers[layer] = mixer
+        return mixer(query)
+
+
+Heard = tuple[list[Float[Tensor, "1 _ d"]], Float[Tensor, "texts n"]]
 
 
 class RegionalProcessor:
@@ -142,31 +143,18 @@ class RegionalProcessor:
 
     Args:
         stock: The processor it stands in for, which still serves rows without regions.
-        rows: What each row hears, projected.
-        rule: Level and scope of this layer.
-        control: Whether regions act now.
-        form: How the attention is computed.
-        keep_keys: Whether keys and values are kept between calls.
+        layer: Which layer, from 0.
+        rows: What each row hears.
     """
 
     def __init__(
-        self,
-        stock: Callable[..., Tensor],
-        rows: Sequence[RowTexts | None],
-        rule: LayerRule,
-        control: StepWindow,
-        form: Form,
-        *,
-        keep_keys: bool,
+        self, stock: Callable[..., Tensor], layer: int, rows: Sequence[RegionalRow | None]
     ) -> None:
         self._stock = stock
+        self._layer = layer
         self._rows = rows
-        self._rule = rule
-        self._control = control
-        self._form: Form = form
-        self._keep_keys = keep_keys
-        self._known: dict[tuple[int, int], KeysValues] = {}
-        self._weights = [_scoped(row.weights, rule) if row else None for row in rows]
+        self._regional = [place for place, row in enumerate(rows) if row is not None]
+        self._plain = [place for place, row in enumerate(rows) if row is None]
 
     def __call__(
         self,
@@ -176,132 +164,63 @@ class RegionalProcessor:
         attention_mask: Float[Tensor, "b 1 l"] | None = None,
         **kwargs: object,
     ) -> Float[Tensor, "b n d"]:
-        """Attend, row by row, so that a row's result depends on no other row.
+        """Attend, each row to its own words.
 
         Args:
             attn: The layer.
-            hidden_states: Tokens of the picture.
+            hidden_states: Tokens of the pictures.
             encoder_hidden_states: Words of rows without regions.
             attention_mask: Which of these words are padding.
             **kwargs: Handed to the stock processor.
 
         Returns:
             What the tokens heard.
-
-        Raises:
-            InputError: If the forward has more or fewer rows, or tokens, than were announced.
         """
-        if not self._control.is_open or not any(self._rows):
-            return self._stock(attn, hidden_states, encoder_hidden_states, attention_mask, **kwargs)
+        self._check(hidden_states)
+        query = _heads(attn.to_q(hidden_states[self._regional]), attn.heads)
+        mixed = [
+            row.mix(self._layer, attn, query[at : at + 1])
+            for at, row in enumerate(filter(None, self._rows))
+        ]
+        heard = attn.to_out[1](attn.to_out[0](torch.cat(mixed).transpose(1, 2).flatten(2)))
+        if not self._plain:
+            return heard
+        mask = None if attention_mask is None else attention_mask[self._plain]
+        words = encoder_hidden_states[self._plain]
+        outputs = heard.new_empty(len(self._rows), *heard.shape[1:])
+        outputs[self._plain] = self._stock(attn, hidden_states[self._plain], words, mask, **kwargs)
+        outputs[self._regional] = heard
+        return outputs
+
+    def _check(self, hidden_states: Float[Tensor, "b n d"]) -> None:
         if len(hidden_states) != len(self._rows):
             raise InputError(
                 f"The forward has {len(hidden_states)} rows, regions were given for "
                 f"{len(self._rows)}.",
                 param="regions",
             )
-        outputs = []
-        for place, weights in enumerate(self._weights):
-            here = slice(place, place + 1)
-            if weights is None:
-                mask = None if attention_mask is None else attention_mask[here]
-                words = encoder_hidden_states[here]
-                outputs.append(self._stock(attn, hidden_states[here], words, mask, **kwargs))
-                continue
-            if weights.shape[1] != hidden_states.shape[1]:
+        for row in filter(None, self._rows):
+            if row.num_tokens != hidden_states.shape[1]:
                 raise InputError(
                     f"The forward has {hidden_states.shape[1]} tokens, the weights "
-                    f"{weights.shape[1]}: draw the regions for the size of the picture.",
+                    f"{row.num_tokens}: draw the regions for the size of the picture.",
                     param="regions",
                 )
-            heard = [text for text in range(len(weights)) if bool(weights[text].any())]
-            keys_values = [self._keys_values(attn, place, text) for text in heard]
-            query = _heads(attn.to_q(hidden_states[here]), attn.heads)
-            mixed = attend(query, keys_values, weights[heard], self._form)
-            outputs.append(attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2))))
-        return torch.cat(outputs)
-
-    def _keys_values(self, attn: Attention, place: int, text: int) -> KeysValues:
-        known = self._known.get((place, text))
-        if known is not None:
-            return known
-        row = self._rows[place]
-        assert row is not None  # only asked of rows with weights
-        words = row.texts[self._rule.level][text][None]
-        made = (_heads(attn.to_k(words), attn.heads), _heads(attn.to_v(words), attn.heads))
-        if self._keep_keys:
-            self._known[place, text] = made
-        return made
 
 
-def attend(
-    query: Float[Tensor, "1 heads n head_dim"],
-    keys_values: Sequence[KeysValues],
-    weights: Float[Tensor, "texts n"],
-    form: Form,
-) -> Float[Tensor, "1 heads n head_dim"]:
-    """Let each token hear several texts and mix what it heard by its weights.
+def _merged(
+    texts: Sequence[Float[Tensor, "_ d"]], weights: Float[Tensor, "texts n"]
+) -> tuple[list[Float[Tensor, "_ d"]], Float[Tensor, "heard n"]]:
+    """Ask for a text once, however many regions hear it, and not at all if none does.
 
-    Args:
-        query: Tokens of one picture.
-        keys_values: Words of each text.
-        weights: How much each token hears each text; 1 in all on each token.
-        form: How it is computed: "looped" asks every token of every text, one text at a time;
-            "folded" does so in one call; "gathered" asks only tokens that hear the text; "packed"
-            is one call over all words with a mask, for weights of 0 and 1 alone.
-
-    Returns:
-        What each token heard.
-        Asking for "packed" with other weights is refused as an InputError.
+    Equal texts are one tensor, for the encoder remembers them.
     """
-    if form == "auto":
-        form = "gathered" if 2 * int((weights > 0).sum()) <= weights.numel() else "folded"
-    if form == "packed":
-        return _packed(query, keys_values, weights)
-    if form == "folded":
-        return _folded(query, keys_values, weights)
-    mixed = torch.zeros_like(query, dtype=torch.float32)
-    for (key, value), weight in zip(keys_values, weights, strict=True):
-        places = weight.nonzero()[:, 0] if form == "gathered" else slice(None)
-        heard = F.scaled_dot_product_attention(query[:, :, places], key, value)
-        mixed[:, :, places] += weight[places, None] * heard.float()
-    return mixed.to(query.dtype)
-
-
-def _folded(
-    query: Float[Tensor, "1 heads n head_dim"],
-    keys_values: Sequence[KeysValues],
-    weights: Float[Tensor, "texts n"],
-) -> Float[Tensor, "1 heads n head_dim"]:
-    lengths = [key.shape[2] for key, _ in keys_values]
-    longest = max(lengths)
-    key, value = (
-        torch.cat([F.pad(x, (0, 0, 0, longest - x.shape[2])) for x in parts])
-        for parts in zip(*keys_values, strict=True)
-    )
-    mask = None
-    if min(lengths) < longest:
-        ends = torch.tensor(lengths, device=query.device)[:, None]
-        mask = (torch.arange(longest, device=query.device) < ends)[:, None, None]
-    heard = F.scaled_dot_product_attention(
-        query.expand(len(lengths), -1, -1, -1), key, value, attn_mask=mask
-    )
-    return (weights[:, None, :, None] * heard.float()).sum(0, keepdim=True).to(query.dtype)
-
-
-def _packed(
-    query: Float[Tensor, "1 heads n head_dim"],
-    keys_values: Sequence[KeysValues],
-    weights: Float[Tensor, "texts n"],
-) -> Float[Tensor, "1 heads n head_dim"]:
-    if not bool(((weights == 0) | (weights == 1)).all()):
-        raise InputError(
-            'Form "packed" is for hard regions: use "folded" or "gathered" for soft ones.',
-            param="form",
-        )
-    key, value = (torch.cat(parts, dim=2) for parts in zip(*keys_values, strict=True))
-    lengths = torch.tensor([k.shape[2] for k, _ in keys_values], device=query.device)
-    mask = (weights > 0).repeat_interleave(lengths, dim=0).T
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    owners: dict[int, list[int]] = {}
+    for place, text in enumerate(texts):
+        if bool(weights[place].any()):
+            owners.setdefault(id(text), []).append(place)
+    merged = torch.stack([weights[places].sum(0) for places in owners.values()])
+    return [texts[places[0]] for places in owners.values()], merged
 
 
 def _scoped(weights: Float[Tensor, "texts n"], rule: LayerRule) -> Float[Tensor, "texts n"]:
@@ -310,6 +229,10 @@ def _scoped(weights: Float[Tensor, "texts n"], rule: LayerRule) -> Float[Tensor,
     if rule.scope == "global":
         return base
     return weights if rule.scope == "regional" else (weights + base) / 2
+
+
+def _keys_values(attn: Attention, words: Float[Tensor, "1 l d"]) -> KeysValues:
+    return _heads(attn.to_k(words), attn.heads), _heads(attn.to_v(words), attn.heads)
 
 
 def _heads(x: Float[Tensor, "b n d"], num_heads: int) -> Float[Tensor, "b heads n head_dim"]:

@@ -5,6 +5,8 @@ from math import isfinite
 
 from core.errors import InputError
 from core.seeding import MAX_SEED
+from pipelines.depth import layer_rules
+from pipelines.region_spec import Region, check_regions, joined_negative
 from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 
@@ -20,18 +22,23 @@ def check_spec(
 ) -> None:
     """Refuse a picture that the model would paint otherwise than asked.
 
+    A field that is out of its range, or names nothing, is raised as an InputError; its `param` is
+    the path of that field.
+
     Args:
         spec: What is asked for.
         model: Who is to paint it.
         check_steps: Refuses a scheduler and a number of steps that this model cannot follow.
         count_tokens: The model's tokenizer.
-
-    Raises:
-        InputError: If a field is out of its range or names no scheduler; `param` says which field.
     """
     _check_words(spec, model, count_tokens)
     _check_numbers(spec)
     check_steps(spec.scheduler, spec.num_steps)
+    _check_size(spec, model)
+    _check_regional(spec, model, count_tokens)
+
+
+def _check_size(spec: GenerationSpec, model: ModelInfo) -> None:
     if (spec.width, spec.height) not in model.sizes:
         served = ", ".join(f"{width}x{height}" for width, height in model.sizes)
         raise InputError(
@@ -52,20 +59,61 @@ def _check_words(
             param="negative_prompt",
         )
     for param, text in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt)):
-        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        _check_text(text, param, model, count_tokens)
+
+
+def _check_text(
+    text: str, param: str, model: ModelInfo, count_tokens: Callable[[str], int]
+) -> None:
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(
+            f"The {param.replace('_', ' ')} holds half of a surrogate pair, which is no "
+            "character: send valid UTF-8.",
+            param=param,
+        )
+    num_tokens = count_tokens(text)
+    if num_tokens > model.max_tokens:
+        raise InputError(
+            f"The {param.replace('_', ' ')} has {num_tokens} tokens, and {model.name} reads "
+            f"{model.max_tokens}: shorten it.",
+            param=param,
+        )
+
+
+def _check_regional(
+    spec: GenerationSpec, model: ModelInfo, count_tokens: Callable[[str], int]
+) -> None:
+    check_regions(spec.regions, width=spec.width, height=spec.height)
+    layer_rules(spec.depth, model.num_layers)
+    start, end = spec.region_window
+    if not 0 <= start <= end <= 1:
+        raise InputError(
+            f"region_window is {start}, {end}: start and end as shares of the steps, "
+            "0 <= start <= end <= 1.",
+            param="region_window",
+        )
+    if not 0 <= spec.base_share <= 1:
+        raise InputError(f"base_share is {spec.base_share}: 0..1.", param="base_share")
+    for name in ("prompt_high", "prompt_low"):
+        _check_text(getattr(spec, name), name, model, count_tokens)
+    for place, region in enumerate(spec.regions):
+        path = f"regions[{place}]"
+        if region.negative.strip() and spec.guidance_scale == 1.0:
             raise InputError(
-                f"The {param.replace('_', ' ')} holds half of a surrogate pair, which is no "
-                "character: send valid UTF-8.",
-                param=param,
+                f"{path}.negative has no effect at guidance_scale 1: raise guidance_scale, or "
+                "leave it out.",
+                param=f"{path}.negative",
             )
-    for param, text in (("prompt", spec.prompt), ("negative_prompt", spec.negative_prompt)):
-        num_tokens = count_tokens(text)
-        if num_tokens > model.max_tokens:
-            raise InputError(
-                f"The {param.replace('_', ' ')} has {num_tokens} tokens, and {model.name} reads "
-                f"{model.max_tokens}: shorten it.",
-                param=param,
-            )
+        for name, text in _texts_of(region, spec.negative_prompt):
+            _check_text(text, f"{path}.{name}", model, count_tokens)
+
+
+def _texts_of(region: Region, negative_prompt: str) -> list[tuple[str, str]]:
+    return [
+        ("high", region.high),
+        ("low", region.words("both")),
+        ("negative", joined_negative(negative_prompt, region.negative)),
+    ]
 
 
 def _check_numbers(spec: GenerationSpec) -> None:

@@ -42,6 +42,23 @@ def depth_map(preset: str, num_layers: int) -> tuple["LayerRule", ...]:
     return (shallow,) * num_shallow + (deep,) * (num_layers - num_shallow)
 
 
+def layer_rules(depth: "DepthMap", num_layers: int) -> tuple["LayerRule", ...]:
+    """Return the rule of every layer, from a preset's name or from the rules themselves.
+
+    Args:
+        depth: What was asked for.
+        num_layers: Cross-attention layers of the model.
+
+    Returns:
+        One rule per layer. A preset that does not exist, or a map of another length, is refused
+        as `depth_map` and `check_depth` say.
+    """
+    if isinstance(depth, str):
+        return depth_map(depth, num_layers)
+    check_depth(depth, num_layers)
+    return depth
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerRule:
     """What one layer hears.
@@ -55,6 +72,9 @@ class LayerRule:
     level: Level = "both"
     scope: Scope = "regional"
 
+
+DepthMap = str | tuple[LayerRule, ...]
+"""A preset's name, or one rule per layer."""
 
 SHALLOW_SHARE = Fraction(21, 40)
 

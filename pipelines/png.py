@@ -1,7 +1,7 @@
 """A picture as PNG, with everything needed to make it again inside."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from core.errors import InputError
 from pipelines.spec import GenerationResult, GenerationSpec
+from pipelines.spec_record import spec_from_record, spec_to_record
 
 _KEY = "fewstroke"
 
@@ -36,7 +37,7 @@ def describe_origin(result: GenerationResult) -> str:
     Args:
         result: A finished picture.
     """
-    record = {**asdict(result.spec), "model": result.model, "revision": result.revision}
+    record = {**spec_to_record(result.spec), "model": result.model, "revision": result.revision}
     return json.dumps(record, sort_keys=True)
 
 
@@ -72,7 +73,7 @@ def read_png_spec(png: bytes) -> PngOrigin:
             text = image.text if isinstance(image, PngImageFile) else {}
         record = json.loads(text[_KEY])
         model, revision = record.pop("model"), record.pop("revision")
-        spec = GenerationSpec(**record)
+        spec = spec_from_record(record)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError("This is not a whole PNG file: give the bytes as they came.") from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:

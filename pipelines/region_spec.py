@@ -1,15 +1,18 @@
 """A region as it is asked for, and what is refused. No torch here: any layer may import it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import cast
 
 from PIL import Image
 
 from core.errors import InputError
+from llm_prompting.phrasing import full_phrase
+from pipelines.depth import Level
 
 MAX_REGIONS = 16
+MAX_TEXT_CHARS = 4000
 MASK_MODES = ("1", "L", "F")
 
 
@@ -26,12 +29,13 @@ def check_regions(
 
     Raises:
         InputError: If there are too many, a shape is missing, off the picture, inverted, empty or
-            of another size, or a number is out of range.
+            of another size, a number is out of range, or a text is missing or far too long.
     """
     if len(regions) > MAX_REGIONS:
         raise InputError(f"{param} has {len(regions)} entries: at most {MAX_REGIONS}.", param=param)
     for place, region in enumerate(regions):
         path = f"{param}[{place}]"
+        _check_texts(region, path)
         if (region.box is None) == (region.mask is None):
             raise InputError(f"{path} needs either box or mask.", param=path)
         if region.box is not None:
@@ -68,11 +72,44 @@ class Region:
     high: str
     low: str = ""
     box: tuple[float, float, float, float] | None = None
-    mask: Image.Image | None = None
+    mask: Image.Image | None = field(default=None, hash=False)
     z: int = 0
     weight: float = 1.0
     feather: float = 0.0
     negative: str = ""
+
+    def words(self, level: Level) -> str:
+        """Return what a layer hears that listens at a level.
+
+        Args:
+            level: "high", "low" or "both". A region without low-level words says at that level
+                what it is, for a layer must hear something.
+        """
+        if level == "both":
+            return full_phrase(self.high, self.low)
+        return self.high if level == "high" else self.low.strip() or self.high
+
+
+def joined_negative(whole: str, own: str) -> str:
+    """Return what a region keeps away from: what the whole picture does, and more.
+
+    Args:
+        whole: The negative prompt; may be empty.
+        own: The region's; may be empty.
+    """
+    return ", ".join(filter(None, (whole.strip(), own.strip())))
+
+
+def _check_texts(region: Region, path: str) -> None:
+    if not region.high.strip():
+        raise InputError(f"{path}.high is empty: say what it is.", param=f"{path}.high")
+    for name in ("high", "low", "negative"):
+        text = getattr(region, name)
+        if len(text) > MAX_TEXT_CHARS:
+            raise InputError(
+                f"{path}.{name} has {len(text)} characters: at most {MAX_TEXT_CHARS}.",
+                param=f"{path}.{name}",
+            )
 
 
 def _check_box(box: tuple[float, float, float, float], path: str) -> None:

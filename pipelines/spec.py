@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from pipelines.depth import DepthMap
+from pipelines.region_spec import Region
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSpec:
@@ -21,6 +24,17 @@ class GenerationSpec:
         width: Picture width in pixels, one of the model's sizes.
         height: Picture height in pixels, one of the model's sizes.
         scheduler: Registered scheduler name: "ddim" or "dpmpp" (DPM-Solver++ 2M).
+        regions: Parts of the picture that hear words of their own; none is plain text to image.
+        prompt_high: What the whole picture is, for layers that hear high-level words; empty takes
+            the prompt. This and all that follows act only with regions.
+        prompt_low: How the whole picture looks, for layers that hear low-level words; empty takes
+            the prompt.
+        depth: Which words each layer hears: a preset of `pipelines.depth`, or one rule per layer.
+        region_window: Regions act from the first of these shares of the steps until before the
+            second; outside, every place hears the prompt.
+        base_share: How much of a region still hears the prompt, 0..1.
+        plan: The scene plan that the regions came from, as JSON. It travels into the file and
+            changes no pixel.
     """
 
     prompt: str
@@ -31,6 +45,13 @@ class GenerationSpec:
     width: int = 128
     height: int = 128
     scheduler: str = "dpmpp"
+    regions: tuple[Region, ...] = ()
+    prompt_high: str = ""
+    prompt_low: str = ""
+    depth: DepthMap = "flat"
+    region_window: tuple[float, float] = (0.0, 1.0)
+    base_share: float = 0.0
+    plan: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

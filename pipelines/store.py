@@ -6,9 +6,11 @@ A checkpoint is a diffusers folder of a PixArt pipeline. Beside its `model_index
     {"default": "teacher",
      "variants": {"teacher": {"folder": "transformer", "steps": 20, "guidance": 4.0, "bits": 32,
                               "sha256": {"transformer/diffusion_pytorch_model.safetensors": "..."},
+                              "regions": {"depth": "flat", "window": [0.0, 0.5]},
                               "parent": null, "method": "...", "data": "...", "metrics": {}}}}
 
-`folder` and the paths under `sha256` are relative to the checkpoint.
+`folder` and the paths under `sha256` are relative to the checkpoint. `regions` says how regions act
+where a request does not; it may also stand beside `variants`, for all of them.
 """
 
 import re
@@ -26,6 +28,7 @@ from pipelines.integrity import (
     verify_digests,
     weight_files,
 )
+from pipelines.region_defaults import RegionDefaults, read_region_defaults
 from pipelines.schedulers import check_noise_schedule
 from pipelines.sizes import served_sizes
 
@@ -61,6 +64,8 @@ class ModelInfo:
         latent_channels: Channels of the latent picture.
         latent_factor: Pixels along an edge for one latent cell.
         max_tokens: The longest prompt, in tokens, end mark included.
+        num_layers: Cross-attention layers of the transformer.
+        region_defaults: How regions act where a request does not say it.
         variants: Names of all variants in the folder, the default first.
         origin: What variants.json further says: parent, method, data, metrics.
     """
@@ -77,6 +82,8 @@ class ModelInfo:
     latent_channels: int
     latent_factor: int
     max_tokens: int
+    num_layers: int
+    region_defaults: RegionDefaults
     variants: tuple[str, ...]
     origin: Mapping[str, object]
 
@@ -128,9 +135,9 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
     measure_weights(shared)
     verify_digests(root, _mapping(root, entry, "sha256"))
     factor = _latent_factor(configs["vae"])
-    sample_size, patch_size, latent_channels = (
+    sample_size, patch_size, latent_channels, num_layers = (
         _integer(transformer / "config.json", configs["transformer"], key)
-        for key in ("sample_size", "patch_size", "in_channels")
+        for key in ("sample_size", "patch_size", "in_channels", "num_layers")
     )
     info = ModelInfo(
         name=str(path_or_hub) if not Path(path_or_hub).is_dir() else root.resolve().name,
@@ -144,6 +151,8 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         sizes=served_sizes(pipeline_class, sample_size, factor, patch_size),
         latent_channels=latent_channels,
         latent_factor=factor,
+        num_layers=num_layers,
+        region_defaults=read_region_defaults(root / "variants.json", entry, num_layers),
         max_tokens=_max_tokens(pipeline_class, configs["tokenizer"]),
         variants=names,
         origin={key: entry[key] for key in ("parent", "method", "data", "metrics") if key in entry},
@@ -238,7 +247,8 @@ def _choose_variant(
     entry = _mapping(root, variants, chosen)
     if not isinstance(entry.get("folder"), str):
         raise CheckpointError(f"{file} names no folder for the variant {chosen!r}.")
-    return (default, *(n for n in variants if n != default)), chosen, entry
+    shared = {"regions": manifest["regions"]} if "regions" in manifest else {}
+    return (default, *(n for n in variants if n != default)), chosen, {**shared, **entry}
 
 
 def _check_configs(root: Path, transformer: Path) -> dict[str, dict[str, object]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +15,10 @@ from core.errors import DeviceMemoryError, GenerationCancelledError, NumericsErr
 from core.seeding import torch_generator
 from pipelines.checks import check_spec
 from pipelines.components import Components, load_components
-from pipelines.conditioning import PromptEncoder, Words, stack_words
+from pipelines.conditioning import PromptEncoder
+from pipelines.forward import Forward
+from pipelines.heard import Heard, Listener
+from pipelines.regional_forms import Form
 from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
 from pipelines.store import Checkpoint, ModelInfo, open_checkpoint
@@ -30,10 +33,16 @@ class TextToImage:
         num_rows: Pictures that go through a network together. At 1 a picture is the same to the
             last bit whatever it is asked for with; more is faster on a GPU, where sums may then be
             taken in another order. None takes 1 on the CPU and 8 elsewhere.
+        form: How regional attention is computed; every form gives the same.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, parts: Components, *, num_rows: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        parts: Components,
+        *,
+        num_rows: int | None = None,
+        form: Form = "auto",
     ) -> None:
         self.info: ModelInfo = checkpoint.info
         self.num_rows = num_rows or (1 if parts.device.type == "cpu" else 8)
@@ -42,6 +51,8 @@ class TextToImage:
         # A request for ten pictures asks the same ten times, on the server's event loop.
         self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self._noise_schedule))
         self._words = PromptEncoder(parts.tokenizer, parts.text_encoder)
+        self._listener = Listener(parts, self._words, checkpoint.info.latent_factor, form=form)
+        self._forward = Forward(parts, checkpoint.info.latent_factor)
 
     @classmethod
     def load(
@@ -124,9 +135,9 @@ class TextToImage:
 
     def _paint(self, batch: "Batch", clock: "StepClock") -> list[GenerationResult]:
         started = self._now()
-        words = self.encode_prompts(batch)
+        heard = [self.prepare(spec) for spec in batch.specs]
         encoded = self._now()
-        latents = self.denoise(batch, words, self.draw_noise(batch), clock)
+        latents = self.denoise(batch, heard, self.draw_noise(batch), clock)
         denoised = self._now()
         images = self.decode(latents)
         timings_s = {
@@ -145,24 +156,6 @@ class TextToImage:
             for image, spec in zip(images, batch.specs, strict=True)
         ]
 
-    def encode_prompts(self, batch: "Batch") -> list[Words]:
-        """Encode what every forward pass of the batch listens to.
-
-        Args:
-            batch: Pictures that advance together.
-
-        Returns:
-            One entry per forward pass; under guidance the negative prompts stand first in it.
-        """
-        passes = []
-        for rows in self._rows(len(batch.specs)):
-            specs = batch.specs[rows]
-            texts = [spec.prompt for spec in specs]
-            if batch.guided:
-                texts = [spec.negative_prompt for spec in specs] + texts
-            passes.append(stack_words([self._words.encode(text) for text in texts]))
-        return passes
-
     def draw_noise(self, batch: "Batch") -> Float[Tensor, "b c h w"]:
         """Draw each picture's noise from a generator of its own.
 
@@ -180,7 +173,7 @@ class TextToImage:
     def denoise(
         self,
         batch: "Batch",
-        words: Sequence[Words],
+        heard: Sequence[Heard],
         noise: Float[Tensor, "b c h w"],
         clock: "StepClock",
     ) -> Float[Tensor, "b c h w"]:
@@ -188,7 +181,7 @@ class TextToImage:
 
         Args:
             batch: Pictures that advance together.
-            words: What each forward pass listens to.
+            heard: What each picture hears.
             noise: Where the pictures start.
             clock: Counts steps, and stops when nobody waits any more.
 
@@ -199,17 +192,14 @@ class TextToImage:
             NumericsError: If a NaN or an infinity comes out.
         """
         scheduler = make_scheduler(batch.scheduler, self._noise_schedule, batch.num_steps)
-        strength = torch.tensor(
-            [spec.guidance_scale for spec in batch.specs], device=noise.device
-        ).view(-1, 1, 1, 1)
         latents = noise * scheduler.init_noise_sigma
-        for timestep in scheduler.timesteps:
+        for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
+            timesteps = timestep.expand(len(latents))
+            progress = [step / len(scheduler.timesteps)] * len(latents)
             outputs = [
-                self.predict(
-                    latents[rows], timestep, heard, strength[rows] if batch.guided else None
-                )
-                for rows, heard in zip(self._rows(len(latents)), words, strict=True)
+                self.predict(latents[rows], timesteps[rows], heard[rows], progress[rows])
+                for rows in self._rows(len(latents))
             ]
             latents = scheduler.step(torch.cat(outputs), timestep, latents, return_dict=False)[0]
             clock.tick()
@@ -223,43 +213,38 @@ class TextToImage:
             )
         return latents
 
+    @torch.inference_mode()
+    def prepare(self, spec: GenerationSpec) -> Heard:
+        """Encode what a picture hears, its regions' words included.
+
+        Args:
+            spec: A picture that was checked.
+
+        Returns:
+            What every one of its steps needs of its words, computed once.
+        """
+        return self._listener.prepare(spec)
+
+    @torch.inference_mode()
     def predict(
         self,
         latents: Float[Tensor, "b c h w"],
-        timestep: Tensor,
-        words: Words,
-        strength: Float[Tensor, "b 1 1 1"] | None,
+        timesteps: Int[Tensor, " b"],
+        heard: Sequence[Heard],
+        progress: Sequence[float],
     ) -> Float[Tensor, "b c h w"]:
         """Ask the transformer once what these latents hide.
 
         Args:
-            latents: Noisy latents of one forward pass.
-            timestep: How noisy they are, 0..999.
-            words: What they listen to, negative prompts first under guidance.
-            strength: Guidance scale of each picture; None for no guidance.
+            latents: Noisy latents of one forward pass; one picture each, of any requests.
+            timesteps: How noisy each is, 0..999.
+            heard: What each hears.
+            progress: Steps done over steps in all, of each.
 
         Returns:
-            What the model was trained to predict: noise, data or velocity.
-
-        Source: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6, written as
-            uncond + scale * (cond - uncond).
+            What the model was trained to predict, guidance applied: noise, data or velocity.
         """
-        transformer = self._parts.transformer
-        inputs = latents if strength is None else torch.cat([latents, latents])
-        output = transformer(
-            inputs.to(self._parts.dtype),
-            encoder_hidden_states=words.vectors,
-            encoder_attention_mask=words.mask,
-            timestep=timestep.to(inputs.device).expand(len(inputs)),
-            added_cond_kwargs=self._micro_conditions(inputs),
-            return_dict=False,
-        )[0].float()
-        # A model that learned its variance predicts it in a second half, which no solver here uses.
-        output = output[:, : latents.shape[1]]
-        if strength is None:
-            return output
-        without, with_words = output.chunk(2)
-        return without + strength * (with_words - without)
+        return self._forward(latents, timesteps, heard, progress)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> list[Image.Image]:
         """Turn latents into pictures.
@@ -286,16 +271,6 @@ class TextToImage:
             levels = ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
             images += [Image.fromarray(p) for p in levels.permute(0, 2, 3, 1).cpu().numpy()]
         return images
-
-    def _micro_conditions(self, inputs: Float[Tensor, "b c h w"]) -> dict[str, Tensor | None]:
-        if not self._parts.transformer.use_additional_conditions:
-            return {"resolution": None, "aspect_ratio": None}
-        height, width = (edge * self.info.latent_factor for edge in inputs.shape[-2:])
-        make = partial(torch.tensor, dtype=self._parts.dtype, device=inputs.device)
-        return {
-            "resolution": make([height, width]).repeat(len(inputs), 1),
-            "aspect_ratio": make([height / width]).repeat(len(inputs), 1),
-        }
 
     def _rows(self, num_pictures: int) -> Iterator[slice]:
         for start in range(0, num_pictures, self.num_rows):

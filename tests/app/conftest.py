@@ -17,6 +17,7 @@ from app.generator import Generator
 from app.main import create_app, take_port
 from app.settings import Settings
 from core.errors import GenerationCancelledError
+from pipelines.region_defaults import RegionDefaults
 from pipelines.spec import GenerationResult, GenerationSpec
 from pipelines.store import ModelInfo
 
@@ -40,6 +41,8 @@ class SteppedGenerator:
             latent_channels=8,
             latent_factor=8,
             max_tokens=64,
+            num_layers=2,
+            region_defaults=RegionDefaults(),
             variants=("default",),
             origin={},
         )

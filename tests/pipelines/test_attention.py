@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InputError, UnsupportedError
-from pipelines.attention import Form, RowTexts, regional_attention
+from pipelines.attention import RegionalRow, RowTexts, regional_attention
 from pipelines.depth import PRESETS, LayerRule, depth_map
 from pipelines.region_spec import Region
+from pipelines.regional_forms import Form
 from pipelines.regions import token_weights
 
 FORMS: tuple[Form, ...] = ("auto", "gathered", "folded", "packed")
@@ -86,7 +87,9 @@ def regional(
 ) -> torch.Tensor:
     options.setdefault("depth", depth_map("flat", made.config.num_layers))
     start = options.pop("start", 0)
-    with torch.inference_mode(), regional_attention(made, rows, **options):
+    with torch.inference_mode():
+        ready = [asked and RegionalRow(made, asked, **options) for asked in rows]
+    with torch.inference_mode(), regional_attention(made, ready):
         return forward(made, texts(1, made.config.caption_channels) * len(rows), start)
 
 
@@ -111,14 +114,13 @@ def test_one_full_region_equals_plain(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_no_regions_and_a_closed_window_are_bit_identical(dtype: torch.dtype, preset: str) -> None:
+def test_no_regions_touch_nothing(dtype: torch.dtype) -> None:
     made = network(dtype)
     plain = forward(made)
-    depth = depth_map(preset, 2)
-    assert regional(made, None, depth=depth).equal(plain)
-    assert regional(made, row(HARD), depth=depth, window=(0.0, 0.0)).equal(plain)
-    assert forward(made).equal(plain)
+    stock = [block.attn2.processor for block in made.transformer_blocks]
+    with torch.inference_mode(), regional_attention(made, [None]):
+        assert [block.attn2.processor for block in made.transformer_blocks] == stock
+        assert forward(made).equal(plain)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -162,12 +164,25 @@ def test_kept_keys_change_no_bit_and_are_computed_once(dtype: torch.dtype) -> No
     made, asked = network(dtype), row(SOFT)
     calls: list[int] = []
     hook = made.transformer_blocks[0].attn2.to_k.register_forward_hook(lambda *_: calls.append(1))
-    with torch.inference_mode(), regional_attention(made, [asked], depth=flat):
-        kept = [forward(made, start=step) for step in range(3)]
-    assert len(calls) == len(asked.weights)
-    hook.remove()
-    with regional_attention(made, [asked], depth=flat, keep_keys=False):
-        assert all(forward(made, start=step).equal(kept[step]) for step in range(3))
+    with torch.inference_mode():
+        ready = [RegionalRow(made, asked, depth=flat, keep_keys=keep) for keep in (True, False)]
+        with regional_attention(made, ready[:1]):
+            kept = [forward(made, start=step) for step in range(3)]
+        assert len(calls) == len(asked.weights)
+        hook.remove()
+        with regional_attention(made, ready[1:]):
+            assert all(forward(made, start=step).equal(kept[step]) for step in range(3))
+
+
+def test_equal_texts_are_asked_for_once() -> None:
+    made, asked = network(), row(HARD)
+    first = asked.texts["both"][0]
+    same = RowTexts(texts={"both": [first] * 4}, weights=asked.weights)
+    assert_same(regional(made, same), forward(made, [first]), torch.float32)
+    calls: list[int] = []
+    made.transformer_blocks[0].attn2.to_k.register_forward_hook(lambda *_: calls.append(1))
+    regional(made, same)
+    assert len(calls) == 1
 
 
 edges = st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda e: e[0] != e[1]).map(sorted)
@@ -191,23 +206,11 @@ def test_a_layer_hears_the_level_and_scope_of_its_rule() -> None:
         assert_same(ours, forward(made, [asked.texts[level][0]]), torch.float32)
 
 
-def test_regions_act_within_the_window_alone() -> None:
-    made, asked = network(), row(HARD)
-    plain, inside = forward(made), regional(made, asked)
-    with (
-        torch.inference_mode(),
-        regional_attention(made, [asked], depth=flat, window=(0.25, 0.5)) as window,
-    ):
-        for step in range(8):
-            window.begin_step(step, 8)
-            assert forward(made).equal(inside if step in (2, 3) else plain)
-
-
 def test_regional_negatives_act_on_the_unconditional_row_alone() -> None:
     made, asked, negatives = network(), row(HARD), row(HARD, seed=4)
     plain = regional(made, None, asked)
     both = regional(made, negatives, asked)
-    assert both[1].equal(plain[1])
+    assert_same(both[1:], plain[1:], torch.float32)
     assert (both[0] - plain[0]).abs().max() > 1e-3
     assert_same(plain[:1], forward(made), torch.float32)
 
@@ -215,15 +218,14 @@ def test_regional_negatives_act_on_the_unconditional_row_alone() -> None:
 def test_the_stock_processors_come_back_even_after_an_error() -> None:
     made = network()
     stock = [block.attn2.processor for block in made.transformer_blocks]
-    with pytest.raises(ZeroDivisionError), regional_attention(made, [row(HARD)], depth=flat):
+    ready = RegionalRow(made, row(HARD), depth=flat)
+    with pytest.raises(ZeroDivisionError), regional_attention(made, [ready]):
         raise ZeroDivisionError
     assert [block.attn2.processor for block in made.transformer_blocks] == stock
 
 
 def test_what_does_not_fit_is_refused() -> None:
     made, asked = network(), row(HARD)
-    with pytest.raises(InputError, match="region_window"):
-        regional(made, asked, window=(0.5, 0.2))
     with pytest.raises(InputError, match="3 entries"):
         regional(made, asked, depth=depth_map("flat", 3))
     with pytest.raises(InputError, match="soft ones"):
@@ -232,7 +234,8 @@ def test_what_does_not_fit_is_refused() -> None:
         regional(made, RowTexts(texts=asked.texts, weights=asked.weights[:, :10]))
     with pytest.raises(InputError, match="4 weights"):
         regional(made, RowTexts(texts={"both": asked.texts["both"][:2]}, weights=asked.weights))
-    with regional_attention(made, [asked], depth=flat), pytest.raises(InputError, match="2 rows"):
+    ready = RegionalRow(made, asked, depth=flat)
+    with regional_attention(made, [ready]), pytest.raises(InputError, match="2 rows"):
         forward(made, texts(2))
     made.transformer_blocks[0].attn2.norm_q = torch.nn.LayerNorm(16)
     with pytest.raises(UnsupportedError, match="alpha and Sigma"):
