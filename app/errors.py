@@ -190,7 +190,7 @@ async def refuse(request: Request, error: FewstrokeError) -> Response:
     Returns:
         The answer, with all that OpenAI's clients need to know whether and when to try again.
     """
-    status, kind = status_of(error)
+    status, _ = status_of(error)
     headers = {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))

@@ -7,7 +7,7 @@ import re
 from uuid import uuid4
 
 from app.storage import BlobStore
-from core.errors import FewstrokeError, InputError
+from core.errors import InputError
 
 FOLDER = "images"
 SECONDS_PER_FOLDER = 3600
@@ -22,7 +22,7 @@ class LinkRefusedError(InputError):
     code = "link_refused"
 
 
-class LinkExpiredError(FewstrokeError):
+class LinkExpiredError(InputError):
     """A link to a picture whose time is over."""
 
     code = "link_expired"

@@ -1,6 +1,8 @@
 import pytest
 
 from app.errors import STATUS_OF, ModelNotFoundError, describe_invalid, status_of
+from app.idempotency import IdempotencyInUseError
+from app.quotas import QuotaExceededError, RateLimitedError
 from core import errors
 from core.errors import FewstrokeError
 
@@ -21,6 +23,9 @@ def test_every_error_of_the_tree_has_a_status_that_fits_its_nature(
         errors.InputError
         | errors.UnsupportedError
         | errors.QueueFullError
+        | IdempotencyInUseError
+        | QuotaExceededError
+        | RateLimitedError
         | errors.GenerationCancelledError,
     )
     # OpenAI's client tries 408, 409, 429 and 5xx again by itself
