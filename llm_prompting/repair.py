@@ -39,6 +39,7 @@ class Loose:
         low: Low-level phrase.
         rect: Its box, in fractions of the picture; any numbers.
         z: Order in depth; any number.
+        source: The object as it was, with what no repair touches; None for one that is new.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Loose:
     low: str
     rect: Rect
     z: int
+    source: PlannedObject | None = None
 
 
 Log = Callable[[RepairKind, str, str], None]
@@ -142,12 +144,12 @@ def _clamp(thing: Loose, limits: PlanLimits, log: Log) -> Loose:
     name, high = thing.name.strip(), thing.high.strip()
     name, high = name or high, high or name
     most = limits.max_text_chars
-    return Loose(
-        _clamp_text(name, name, limits, log)[:most],
-        _clamp_text(name, high, limits, log),
-        _clamp_text(name, thing.low.strip(), limits, log),
-        rect,
-        thing.z,
+    return replace(
+        thing,
+        name=_clamp_text(name, name, limits, log)[:most],
+        high=_clamp_text(name, high, limits, log),
+        low=_clamp_text(name, thing.low.strip(), limits, log),
+        rect=rect,
     )
 
 
