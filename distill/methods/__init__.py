@@ -1,0 +1,1 @@
+"""One file per way to teach a student; none knows another."""

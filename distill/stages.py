@@ -1,0 +1,97 @@
+"""The Schedule of a distillation: which student learns from whom, in which order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One student.
+
+    Attributes:
+        num_steps: Steps that the student takes from noise to picture.
+        teacher_steps: Steps that its teacher takes.
+        guidance: Classifier-free guidance of the teacher that the student learns to do without;
+            1 where the teacher is a student itself, or is not guided.
+    """
+
+    num_steps: int
+    teacher_steps: int
+    guidance: float = 1.0
+
+    @property
+    def ratio(self) -> int:
+        """Teacher steps that one student step stands for."""
+        return self.teacher_steps // self.num_steps
+
+
+def chain(
+    steps: Sequence[int], *, teacher_steps: int, guidance: float, num_times: int = 1000
+) -> tuple[Stage, ...]:
+    """Return stages in which every student becomes the next one's teacher.
+
+    Args:
+        steps: Steps of the students, each a divisor of the one before; halving is the paper's.
+        teacher_steps: Steps of the first teacher.
+        guidance: The first teacher's, at least 1; students carry it in their weights.
+        num_times: Times of the noise schedule.
+    """
+    _check(steps, teacher_steps, guidance, num_times)
+    teachers = [teacher_steps, *steps[:-1]]
+    for teacher, student in zip(teachers, steps, strict=True):
+        _check_divides(student, teacher)
+    scales = [guidance] + [1.0] * (len(steps) - 1)
+    return tuple(
+        Stage(num_steps=student, teacher_steps=teacher, guidance=scale)
+        for teacher, student, scale in zip(teachers, steps, scales, strict=True)
+    )
+
+
+def fan(
+    steps: Sequence[int], *, teacher_steps: int, guidance: float, num_times: int = 1000
+) -> tuple[Stage, ...]:
+    """Return stages in which every student learns from the first teacher.
+
+    Args:
+        steps: Steps of the students, each a divisor of the teacher's.
+        teacher_steps: Steps of the teacher.
+        guidance: The teacher's, at least 1.
+        num_times: Times of the noise schedule.
+    """
+    _check(steps, teacher_steps, guidance, num_times)
+    for student in steps:
+        _check_divides(student, teacher_steps)
+    return tuple(
+        Stage(num_steps=student, teacher_steps=teacher_steps, guidance=guidance)
+        for student in steps
+    )
+
+
+def _check(steps: Sequence[int], teacher_steps: int, guidance: float, num_times: int) -> None:
+    if not steps or min(steps) < 1:
+        raise InputError(f"Steps {list(steps)}: give at least one, each above 0.", param="steps")
+    if list(steps) != sorted(set(steps), reverse=True):
+        raise InputError(
+            f"Steps {list(steps)} do not fall: list students from many steps to few, each once.",
+            param="steps",
+        )
+    if not steps[0] < teacher_steps <= num_times:
+        raise InputError(
+            f"A teacher of {teacher_steps} steps: give more than the student's {steps[0]} and at "
+            f"most {num_times}.",
+            param="teacher_steps",
+        )
+    if not guidance >= 1:
+        raise InputError(f"Guidance {guidance}: give at least 1.", param="guidance")
+
+
+def _check_divides(student: int, teacher: int) -> None:
+    if teacher % student or teacher == student:
+        raise InputError(
+            f"{student} steps do not divide the teacher's {teacher}: every student step stands for "
+            f"a whole number of teacher steps. Give steps such as {teacher // 2}, or another "
+            "number of teacher steps.",
+            param="steps",
+        )

@@ -1,0 +1,51 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputError
+from distill.stages import chain, fan
+
+
+def test_in_a_chain_every_student_teaches_the_next():
+    stages = chain((8, 4, 2, 1), teacher_steps=16, guidance=4.0)
+    assert [(each.teacher_steps, each.num_steps) for each in stages] == [
+        (16, 8),
+        (8, 4),
+        (4, 2),
+        (2, 1),
+    ]
+    assert [each.guidance for each in stages] == [4.0, 1.0, 1.0, 1.0]
+    assert {each.ratio for each in stages} == {2}
+
+
+def test_in_a_fan_all_learn_from_the_first():
+    stages = fan((8, 2), teacher_steps=64, guidance=3.0)
+    assert [(each.ratio, each.guidance) for each in stages] == [(8, 3.0), (32, 3.0)]
+
+
+@given(st.integers(0, 6), st.integers(1, 3))
+def test_halving_from_any_power_ends_at_one(power, longer):
+    steps = [2**each for each in range(power, -1, -1)]
+    stages = chain(steps, teacher_steps=2 ** (power + longer), guidance=1.0)
+    assert stages[-1].num_steps == 1
+    assert all(each.ratio >= 2 for each in stages)
+
+
+@pytest.mark.parametrize("plan", [chain, fan])
+@pytest.mark.parametrize(
+    ("steps", "teacher_steps", "guidance", "words"),
+    [
+        ((), 16, 4.0, "at least one"),
+        ((0,), 16, 4.0, "above 0"),
+        ((4, 8), 16, 4.0, "do not fall"),
+        ((8, 8), 16, 4.0, "do not fall"),
+        ((8, 3), 16, 4.0, "do not divide"),
+        ((6,), 16, 4.0, "do not divide"),
+        ((16,), 16, 4.0, "more than the student's 16"),
+        ((8,), 1001, 4.0, "at most 1000"),
+        ((8,), 16, 0.5, "at least 1"),
+    ],
+)
+def test_steps_that_cannot_be_taught_are_refused(plan, steps, teacher_steps, guidance, words):
+    with pytest.raises(InputError, match=words):
+        plan(steps, teacher_steps=teacher_steps, guidance=guidance)
