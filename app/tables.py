@@ -95,6 +95,7 @@ class Batch(Table):
         _one_of("status", BATCH_STATES),
         Index(None, "owner", "created_at", "id"),
         Index(None, "status"),
+        Index(None, "input_file_id"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)

@@ -76,6 +76,9 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_batch_owner_created_at_id"), ["owner", "created_at", "id"], unique=False
         )
+        batch_op.create_index(
+            batch_op.f("ix_batch_input_file_id"), ["input_file_id"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_batch_status"), ["status"], unique=False)
 
     op.create_table(
@@ -154,6 +157,7 @@ def downgrade() -> None:
     op.drop_table("batch_item")
     with op.batch_alter_table("batch", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_batch_status"))
+        batch_op.drop_index(batch_op.f("ix_batch_input_file_id"))
         batch_op.drop_index(batch_op.f("ix_batch_owner_created_at_id"))
 
     op.drop_table("batch")
