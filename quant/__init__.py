@@ -1,0 +1,1 @@
+"""Few bits: numbers, layers and files of low-bit transformers, and their trainer."""
