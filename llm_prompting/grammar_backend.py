@@ -41,6 +41,9 @@ class GrammarBackend:
         """
         return plan_by_grammar(prompt, aspect=aspect, limits=self._limits)
 
+    async def close(self) -> None:
+        """Close nothing: it holds nothing open."""
+
 
 def plan_by_grammar(
     prompt: str, *, aspect: float = 1.0, limits: PlanLimits | None = None

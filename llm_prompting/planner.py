@@ -104,6 +104,11 @@ class Planner:
             self._cache.put(key, plan)
         return plan
 
+    async def close(self) -> None:
+        """Close what the planners hold open."""
+        for name in self._backends.names():
+            await self._backends.get(name).close()
+
     def _fall_back(self, prompt: str, aspect: float, name: str, error: "PlannerError") -> ScenePlan:
         self._count("plans", f"fallback.{error.reason}")
         _log.warning("planner %s failed (%s), grammar plans instead: %s", name, error.reason, error)
@@ -151,6 +156,9 @@ class Backend(Protocol):
         Raises:
             PlannerError: If no plan comes in time.
         """
+
+    async def close(self) -> None:
+        """Close what it holds open."""
 
 
 class PlannerError(FewstrokeError):
