@@ -5,6 +5,7 @@ A checkpoint is a diffusers folder of a PixArt pipeline. Beside its `model_index
 
     {"default": "teacher",
      "variants": {"teacher": {"folder": "transformer", "steps": 20, "guidance": 4.0, "bits": 32,
+                              "scheduler": "dpmpp",
                               "sha256": {"transformer/diffusion_pytorch_model.safetensors": "..."},
                               "regions": {"depth": "flat", "window": [0.0, 0.5]},
                               "parent": null, "method": "...", "data": "...", "metrics": {}}}}
@@ -29,7 +30,7 @@ from pipelines.integrity import (
     weight_files,
 )
 from pipelines.region_defaults import RegionDefaults, read_region_defaults
-from pipelines.schedulers import check_noise_schedule
+from pipelines.schedulers import SCHEDULERS, check_noise_schedule
 from pipelines.sizes import served_sizes
 
 # The longest prompt that each pipeline class of diffusers passes on, in tokens with end mark.
@@ -60,6 +61,8 @@ class ModelInfo:
         bits: Bits that a transformer weight is stored in.
         default_steps: Steps that suit this variant.
         default_guidance: Guidance scale that suits this variant; 1 is none.
+        default_scheduler: Registered name of the scheduler that this variant was made for: a
+            few-step student was taught the steps of one.
         sizes: Pictures it can paint, as (width, height) in pixels; the native one first.
         latent_channels: Channels of the latent picture.
         latent_factor: Pixels along an edge for one latent cell.
@@ -86,6 +89,7 @@ class ModelInfo:
     region_defaults: RegionDefaults
     variants: tuple[str, ...]
     origin: Mapping[str, object]
+    default_scheduler: str = "dpmpp"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +159,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         region_defaults=read_region_defaults(root / "variants.json", entry, num_layers),
         max_tokens=_max_tokens(pipeline_class, configs["tokenizer"]),
         variants=names,
+        default_scheduler=_scheduler(root, entry),
         origin={key: entry[key] for key in ("parent", "method", "data", "metrics") if key in entry},
     )
     return Checkpoint(
@@ -321,6 +326,15 @@ def _plain_files(root: Path, transformer: Path) -> list[Path]:
         for file in sorted(folder.iterdir())
         if file.is_file() and (file.name in names or folder.name == "tokenizer")
     ]
+
+
+def _scheduler(root: Path, entry: Mapping[str, object]) -> str:
+    name = entry.get("scheduler", "dpmpp")
+    if name not in SCHEDULERS:
+        raise CheckpointError(
+            f"{root / 'variants.json'} has {name!r} as scheduler; known: {', '.join(SCHEDULERS)}."
+        )
+    return str(name)
 
 
 def _mapping(root: Path, entry: Mapping[str, object], key: str) -> dict[str, object]:
