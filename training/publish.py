@@ -1,16 +1,18 @@
-"""Write a trained base model as a checkpoint that can be served."""
+"""Write trained models as a checkpoint that can be served, or as one more variant of it."""
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderDC, DDIMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 from safetensors.torch import load_model
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, InputError
 
 
 def publish_teacher(
@@ -60,10 +62,7 @@ def publish_teacher(
         "bits": 32,
         "parent": None,
         **origin,
-        "sha256": {
-            str(path.relative_to(fresh)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(fresh.rglob("*.safetensors"))
-        },
+        "sha256": _digests(fresh, [fresh]),
     }
     manifest = {"default": "teacher", "variants": {"teacher": entry}}
     (fresh / "variants.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -71,6 +70,85 @@ def publish_teacher(
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(folder)
     return folder
+
+
+def add_variant(
+    checkpoint: Path,
+    name: str,
+    transformer: PixArtTransformer2DModel,
+    *,
+    origin: Mapping[str, object],
+    num_steps: int,
+    guidance: float,
+    scheduler: str,
+    is_default: bool = False,
+) -> Path:
+    """Put one more transformer beside the others of a checkpoint, under a name of its own.
+
+    The weights are written beside their place and then take it; the list of variants is replaced
+    last and at once. A server that reads meanwhile sees the checkpoint before or after, never half.
+
+    Args:
+        checkpoint: A diffusers folder of a PixArt pipeline.
+        name: What the variant is asked for by: letters, digits, "-", "_", ".".
+        transformer: Shares text encoder and autoencoder with the others.
+        origin: How it was made: "parent", "method", "data" and "metrics".
+        num_steps: Steps that suit it.
+        guidance: Guidance scale that suits it; 1 where it needs none.
+        scheduler: Registered name of the scheduler that suits it.
+        is_default: Whether it is what a server paints with where nobody asks for a variant.
+
+    Returns:
+        The folder of the transformer.
+
+    Raises:
+        InputError: If the name cannot be a folder's, or is the teacher's.
+        CheckpointError: If there is no checkpoint.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name == "teacher":
+        raise InputError(
+            f"{name!r} cannot name a variant: use letters, digits, '-', '_' and '.', and not "
+            "'teacher'.",
+            param="name",
+        )
+    if not (checkpoint / "model_index.json").is_file():
+        raise CheckpointError(f"{checkpoint} is no diffusers folder: it has no model_index.json.")
+    home = checkpoint / f"transformer-{name}"
+    fresh = home.with_name(home.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    transformer.save_pretrained(fresh, safe_serialization=True)
+    shutil.rmtree(home, ignore_errors=True)
+    fresh.rename(home)
+    file = checkpoint / "variants.json"
+    manifest = json.loads(file.read_text()) if file.exists() else _lone_variant(checkpoint)
+    manifest["variants"][name] = {
+        "folder": home.name,
+        "steps": num_steps,
+        "guidance": guidance,
+        "scheduler": scheduler,
+        "bits": 32,
+        **origin,
+        "sha256": _digests(checkpoint, [home, checkpoint / "vae", checkpoint / "text_encoder"]),
+    }
+    if is_default:
+        manifest["default"] = name
+    renewed = file.with_suffix(".new")
+    renewed.write_text(json.dumps(manifest, indent=2) + "\n")
+    renewed.replace(file)
+    return home
+
+
+def _lone_variant(checkpoint: Path) -> dict[str, Any]:
+    entry = {"folder": "transformer", "sha256": _digests(checkpoint, [checkpoint])}
+    return {"default": "teacher", "variants": {"teacher": entry}}
+
+
+def _digests(checkpoint: Path, folders: Sequence[Path]) -> dict[str, str]:
+    return {
+        str(path.relative_to(checkpoint)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in folders
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
 
 
 def load_published(
