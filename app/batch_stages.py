@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from threading import Event
 from typing import Any
 
 import structlog
@@ -22,7 +23,7 @@ from app.database import Database, now_s
 from app.files import ENDED, Files
 from app.tables import Batch, BatchItem, File
 from app.webhooks import WebhookOutbox
-from core.errors import FewstrokeError
+from core.errors import FewstrokeError, ShuttingDownError
 
 INSERT_LINES = 1000
 
@@ -77,6 +78,11 @@ class Stages:
         self._worker = worker
         self._lease_s = lease_s
         self._limits = limits
+        self._stopping = Event()
+
+    def stop(self) -> None:
+        """Give back the stage that is being done, at its next write."""
+        self._stopping.set()
 
     def run_next(self) -> bool:
         """Do the next stage of the batch that waited longest for one.
@@ -145,7 +151,7 @@ class Stages:
         return batch
 
     def _give_back(self, batch: Batch, delay_s: float = 2.0) -> None:
-        with self._database.write() as session:
+        with self._database.write(is_durable=False) as session:
             session.execute(
                 update(Batch)
                 .where(Batch.id == batch.id, Batch.lease_token == self._worker)
@@ -154,6 +160,8 @@ class Stages:
 
     def _renew(self, session: Session, batch: Batch, **changes: Any) -> None:  # noqa: ANN401
         # the guard of every write: only who still holds the stage changes the batch
+        if self._stopping.is_set():
+            raise ShuttingDownError("This worker is shutting down.")
         rows = session.execute(
             update(Batch)
             .where(
@@ -169,7 +177,7 @@ class Stages:
             raise LeaseLostError(f"Another worker has {batch.id}.")
 
     def _validate(self, batch: Batch) -> None:
-        with self._database.write() as session:
+        with self._database.write(is_durable=False) as session:
             self._renew(session, batch)
             session.execute(delete(BatchItem).where(BatchItem.batch_id == batch.id))
             path = session.scalar(select(File.path).where(File.id == batch.input_file_id))
@@ -202,7 +210,7 @@ class Stages:
     def _insert(self, batch: Batch, lines: Iterator[Line]) -> int:
         num_total = 0
         while some := list(islice(lines, INSERT_LINES)):
-            with self._database.write() as session:
+            with self._database.write(is_durable=False) as session:
                 self._renew(session, batch)
                 session.execute(
                     insert(BatchItem),
@@ -257,7 +265,7 @@ class Stages:
             for rows in items_in_order(self._database, batch.id):
                 for row in rows:
                     output.add(row, unfinished)
-                with self._database.write() as session:
+                with self._database.write(is_durable=False) as session:
                     self._renew(session, batch)
             produced = output.close()
         with self._database.write() as session:

@@ -54,7 +54,13 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _open_engine(url)
+        self.engine = _open_engine(url, SQLITE_PRAGMAS)
+        # SQLite fixes this for a connection, PostgreSQL for a transaction
+        self._hasty_engine = (
+            _open_engine(url, (*SQLITE_PRAGMAS, "synchronous=NORMAL"))
+            if self.is_sqlite
+            else self.engine
+        )
 
     @property
     def is_sqlite(self) -> bool:
@@ -75,21 +81,28 @@ class Database:
                 yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, is_durable: bool = True) -> Iterator[Session]:
         """Open a transaction that is committed when the block ends, or rolled back if it raises.
 
         SQLite is locked for other writers from the start, so that nothing read in the block can
         change before it ends; PostgreSQL locks what is read `with_for_update`.
 
+        Args:
+            is_durable: Whether a power cut must not undo it. What only says who works on what
+                may be undone, and need not wait for the disk; it is never undone alone.
+
         Yields:
             A session.
         """
+        engine = self.engine if is_durable else self._hasty_engine
         with (
             _told_plainly(),
-            self.engine.connect() as connection,
+            engine.connect() as connection,
             connection.begin(),
             Session(connection) as session,
         ):
+            if not is_durable and not self.is_sqlite:
+                session.execute(text("SET LOCAL synchronous_commit TO off"))
             yield session
             session.flush()
 
@@ -115,6 +128,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._hasty_engine.dispose()
 
 
 class now_s(FunctionElement[float]):  # noqa: N801  (reads as the SQL function that it is)
@@ -157,7 +171,7 @@ def migration_config(connection: Connection) -> Config:
     return config
 
 
-def _open_engine(url: str) -> Engine:
+def _open_engine(url: str, pragmas: tuple[str, ...]) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.drivername in {"postgres", "postgresql"}:
@@ -180,11 +194,11 @@ def _open_engine(url: str) -> Engine:
             "PostgreSQL needs its driver: pip install 'fewstroke[postgres]'.", param="database_url"
         ) from error
     if engine.dialect.name == "sqlite":
-        _set_up_sqlite(engine)
+        _set_up_sqlite(engine, pragmas)
     return engine
 
 
-def _set_up_sqlite(engine: Engine) -> None:
+def _set_up_sqlite(engine: Engine, pragmas: tuple[str, ...]) -> None:
     if engine.url.database:
         try:
             Path(engine.url.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +213,7 @@ def _set_up_sqlite(engine: Engine) -> None:
     def set_pragmas(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver begins no transactions of its own
         cursor = connection.cursor()
-        for pragma in SQLITE_PRAGMAS:
+        for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

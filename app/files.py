@@ -1,12 +1,13 @@
 """Files: the row says whose they are and when they end, storage has their bytes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.errors import NotFoundError
@@ -64,6 +65,28 @@ class Files:
         Returns:
             Its row. FileTooLargeError is raised where there are more bytes than the server takes.
         """
+        file = self.draft(
+            owner=owner, filename=filename, purpose=purpose, expires_after_s=expires_after_s
+        )
+        num_bytes = self._store(source, file.path)
+        with self._database.write() as session:
+            publish(session, {file.id: num_bytes})
+        return self.get(file.id, owner=owner)
+
+    def draft(
+        self, *, owner: str, filename: str, purpose: str, expires_after_s: int | None = None
+    ) -> File:
+        """Write the row of a file that nobody sees before `publish`; its bytes come in between.
+
+        Args:
+            owner: Whose it will be.
+            filename: What it is called.
+            purpose: OpenAI's word for what it is for.
+            expires_after_s: Seconds until it is deleted; None keeps it.
+
+        Returns:
+            Its row, which says where the bytes belong.
+        """
         file_id, now = new_file_id(), time.time()
         file = File(
             id=file_id,
@@ -78,12 +101,7 @@ class Files:
         )
         with self._database.write() as session:
             session.add(file)
-        num_bytes = self._store(source, file.path)
-        with self._database.write() as session:
-            session.execute(
-                update(File).where(File.id == file_id).values(num_bytes=num_bytes, deleted_at=None)
-            )
-        return self.get(file_id, owner=owner)
+        return file
 
     def _store(self, source: BinaryIO, path: str) -> int:
         num_bytes = 0
@@ -197,6 +215,22 @@ class Files:
             file.path = ""
             file.deleted_at = file.deleted_at or time.time()
         return True
+
+
+def publish(session: Session, sizes: Mapping[str, int]) -> None:
+    """Show drafts to their owners.
+
+    Args:
+        session: The transaction that makes them true.
+        sizes: How large each is, in bytes, by file id.
+    """
+    for file_id, num_bytes in sizes.items():
+        session.execute(
+            update(File)
+            .where(File.id == file_id)
+            .values(num_bytes=num_bytes, deleted_at=None)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def new_file_id() -> str:

@@ -5,8 +5,8 @@ an end in the past gives the row to others. Painting may happen twice that way. 
 written twice: `complete` takes it only from the worker whose name still stands in the row.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import (
     ColumnElement,
@@ -15,14 +15,15 @@ from sqlalchemy import (
     case,
     exists,
     func,
-    insert,
     literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import Session, aliased
 
 from app.database import Database, now_s
+from app.files import publish
 from app.tables import Batch, BatchItem, File
 
 SUSPICIOUS_TRIES = 2
@@ -68,7 +69,7 @@ class ItemResult:
         path: The blob.
         start: Where in it the result line begins, in bytes.
         num_bytes: How long it is.
-        files: Rows of the pictures that the result names by file id.
+        files: Pictures that the result names by file id, with their sizes in bytes.
     """
 
     line: int
@@ -76,7 +77,7 @@ class ItemResult:
     path: str
     start: int
     num_bytes: int
-    files: tuple[dict[str, object], ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 class Leases:
@@ -107,7 +108,7 @@ class Leases:
             The lines in their order; none if there is nothing to do.
         """
         due = _is_due() if is_idle else _is_due() & (BatchItem.tries < SUSPICIOUS_TRIES)
-        with self._database.write() as session:
+        with self._database.write(is_durable=False) as session:
             batch_id = session.scalar(_next_batch(due))
             # status is asked again by the update itself: a cancel may have come in between
             if batch_id is None or not _mark_served(session, batch_id):
@@ -133,18 +134,21 @@ class Leases:
             ).all()
             return self._lease(session, batch_id, lines)
 
-    def extend(self) -> set[tuple[str, int]]:
-        """Give every line that this worker holds a full lease again: the heartbeat.
+    def extend(self, lines: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Give lines that this worker holds a full lease again: the heartbeat.
+
+        Args:
+            lines: Batch and line of what is being worked on.
 
         Returns:
-            What it still holds, as batch and line; anything else it must drop.
+            Which of them it still holds; the others it must drop.
         """
-        held = BatchItem.lease_token == self.worker
-        leased = BatchItem.batch_id.in_(_ids_of_running()) & (BatchItem.state == "leased") & held
-        with self._database.write() as session:
+        asked = tuple_(BatchItem.batch_id, BatchItem.line).in_(sorted(lines))
+        held = (BatchItem.state == "leased") & (BatchItem.lease_token == self.worker)
+        with self._database.write(is_durable=False) as session:
             rows = session.execute(
                 update(BatchItem)
-                .where(leased)
+                .where(BatchItem.batch_id.in_(_ids_of_running()), asked, held)
                 .values(lease_expires_at=now_s() + self.lease_s)
                 .returning(BatchItem.batch_id, BatchItem.line)
                 .execution_options(synchronize_session=False)
@@ -178,9 +182,8 @@ class Leases:
             if not taken:
                 return []
             _store_results(session, batch_id, taken)
-            files = [row for result in taken for row in result.files]
-            if files:
-                session.execute(insert(File), files)
+            for result in taken:
+                publish(session, result.files)
             _count_results(session, batch_id, taken)
         return [result.line for result in taken]
 
@@ -196,7 +199,7 @@ class Leases:
             counts: Whether the try counts; not so where the line is not to blame.
         """
         mine = (BatchItem.batch_id == batch_id) & (BatchItem.lease_token == self.worker)
-        with self._database.write() as session:
+        with self._database.write(is_durable=False) as session:
             session.execute(
                 update(BatchItem)
                 .where(mine, BatchItem.line.in_(lines), BatchItem.state == "leased")
@@ -204,6 +207,22 @@ class Leases:
                     state="pending",
                     tries=BatchItem.tries - (0 if counts else 1),
                     not_before=now_s() + delay_s,
+                    lease_token=None,
+                    lease_expires_at=None,
+                )
+                .execution_options(synchronize_session=False)
+            )
+
+    def release_all(self) -> None:
+        """Give back whatever this worker holds, because it ends."""
+        mine = BatchItem.batch_id.in_(_ids_of_running()) & (BatchItem.state == "leased")
+        with self._database.write(is_durable=False) as session:
+            session.execute(
+                update(BatchItem)
+                .where(mine, BatchItem.lease_token == self.worker)
+                .values(
+                    state="pending",
+                    tries=BatchItem.tries - 1,
                     lease_token=None,
                     lease_expires_at=None,
                 )
@@ -225,7 +244,7 @@ class Leases:
         with self._database.read() as session:
             if not session.scalar(select(exists().where(silent))):
                 return 0, bool(session.scalar(select(suspicious)))
-        with self._database.write() as session:
+        with self._database.write(is_durable=False) as session:
             rows = session.execute(
                 update(BatchItem)
                 .where(silent)
