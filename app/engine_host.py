@@ -17,9 +17,11 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-from core.errors import GenerationCancelledError, ShuttingDownError
-from pipelines.engine import Engine, Job, Order, QueueState
+from core.errors import ShuttingDownError
+from pipelines.engine import Engine
 from pipelines.events import Done, Event, Failed
+from pipelines.intake import Intake
+from pipelines.orders import Job, Order, QueueState
 from pipelines.spec import GenerationResult, GenerationSpec
 
 
@@ -31,7 +33,7 @@ class EngineHost:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        self.intake = engine.intake
         self._thread = Thread(target=engine.run, name="engine", daemon=True)
         self._thread.start()
 
@@ -48,7 +50,7 @@ class EngineHost:
             The request: an async iterator of its events and a context manager. An InputError,
             QueueFullError, DeadlineError or ShuttingDownError says why it was not taken.
         """
-        return Submission(self.engine, specs, order or Order())
+        return Submission(self.intake, specs, order or Order())
 
     async def generate(
         self, specs: Sequence[GenerationSpec], order: Order | None = None
@@ -67,7 +69,7 @@ class EngineHost:
 
     def state(self) -> QueueState:
         """Return what waits, what runs, and when it will be done."""
-        return self.engine.state()
+        return self.intake.state()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the accepted ones.
@@ -78,12 +80,12 @@ class EngineHost:
         Returns:
             Whether everything was finished in time.
         """
-        self.engine.refuse_new()
-        return await asyncio.to_thread(self.engine.wait_until_idle, timeout_s)
+        self.intake.refuse_new()
+        return await asyncio.to_thread(self.intake.wait_until_idle, timeout_s)
 
     async def close(self) -> None:
         """Take no more requests, end the accepted ones before their next step, end the thread."""
-        self.engine.stop(
+        self.intake.stop(
             ShuttingDownError(
                 "The server is shutting down and stopped before the picture was finished.",
                 retry_after_s=10.0,
@@ -96,20 +98,20 @@ class Submission:
     """One request in the engine: iterate over its events, or await its results.
 
     Args:
-        engine: Who does the work.
+        intake: Where requests are taken in.
         specs: The pictures.
         order: How they are wanted.
     """
 
-    def __init__(self, engine: Engine, specs: Sequence[GenerationSpec], order: Order) -> None:
-        self._engine = engine
+    def __init__(self, intake: Intake, specs: Sequence[GenerationSpec], order: Order) -> None:
+        self._intake = intake
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._job: Job = engine.submit(specs, order, self._tell)
+        self._job: Job = intake.submit(specs, order, self._tell)
 
     def cancel(self) -> None:
         """Leave the engine before the next step; nothing happens if the request has ended."""
-        self._engine.cancel(self._job, GenerationCancelledError("The caller left."))
+        self._intake.cancel(self._job)
 
     async def results(self) -> list[GenerationResult]:
         """Wait for the end.

@@ -8,8 +8,11 @@ from threading import Lock
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+from pipelines.invariance import padded_length
 
 
 class PromptEncoder:
@@ -86,10 +89,11 @@ def stack_words(texts: Sequence[Float[Tensor, "_ d"]]) -> Words:
         texts: At least one.
 
     Returns:
-        The texts, padded to the longest.
+        The texts, padded to the length that `padded_length` says for the longest.
     """
     lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
     vectors = pad_sequence(list(texts), batch_first=True)
+    vectors = F.pad(vectors, (0, 0, 0, padded_length(vectors.shape[1]) - vectors.shape[1]))
     positions = torch.arange(vectors.shape[1], device=vectors.device)
     return Words(vectors=vectors, mask=positions < lengths[:, None])
 

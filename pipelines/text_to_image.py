@@ -18,6 +18,7 @@ from pipelines.components import Components, load_components
 from pipelines.conditioning import PromptEncoder
 from pipelines.forward import Forward
 from pipelines.heard import Heard, Listener
+from pipelines.invariance import keep_rows_apart
 from pipelines.regional_forms import Form
 from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
@@ -46,13 +47,15 @@ class TextToImage:
     ) -> None:
         self.info: ModelInfo = checkpoint.info
         self.num_rows = num_rows or (1 if parts.device.type == "cpu" else 8)
-        self._noise_schedule = checkpoint.scheduler_config
-        self._parts = parts
+        self.noise_schedule = checkpoint.scheduler_config
+        self.parts = parts
         # A request for ten pictures asks the same ten times, on the server's event loop.
-        self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self._noise_schedule))
+        self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self.noise_schedule))
         self._words = PromptEncoder(parts.tokenizer, parts.text_encoder)
         self._listener = Listener(parts, self._words, checkpoint.info.latent_factor, form=form)
         self._forward = Forward(parts, checkpoint.info.latent_factor)
+        if parts.device.type == "cpu":
+            keep_rows_apart(parts.transformer)
 
     @classmethod
     def load(
@@ -129,7 +132,7 @@ class TextToImage:
                     results.update(zip(batch.places, self._paint(batch, clock), strict=True))
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
-                f"{len(specs)} pictures do not fit on {self._parts.device} together: ask for fewer."
+                f"{len(specs)} pictures do not fit on {self.parts.device} together: ask for fewer."
             ) from error
         return [results[place] for place in range(len(specs))]
 
@@ -165,10 +168,21 @@ class TextToImage:
         Returns:
             Standard normal latents in float32, so that every dtype starts at the same noise.
         """
+        return torch.cat([self.noise(spec) for spec in batch.specs])
+
+    def noise(self, spec: GenerationSpec) -> Float[Tensor, "1 c h w"]:
+        """Draw the noise of one picture.
+
+        Args:
+            spec: The picture.
+
+        Returns:
+            Standard normal latents in float32.
+        """
         factor = self.info.latent_factor
-        shape = (1, self.info.latent_channels, batch.height // factor, batch.width // factor)
-        noise = [torch.randn(shape, generator=torch_generator(spec.seed)) for spec in batch.specs]
-        return torch.cat(noise).to(self._parts.device)
+        shape = (1, self.info.latent_channels, spec.height // factor, spec.width // factor)
+        noise = torch.randn(shape, generator=torch_generator(spec.seed))
+        return noise.to(self.parts.device)
 
     def denoise(
         self,
@@ -191,7 +205,7 @@ class TextToImage:
         Raises:
             NumericsError: If a NaN or an infinity comes out.
         """
-        scheduler = make_scheduler(batch.scheduler, self._noise_schedule, batch.num_steps)
+        scheduler = make_scheduler(batch.scheduler, self.noise_schedule, batch.num_steps)
         latents = noise * scheduler.init_noise_sigma
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
@@ -209,7 +223,7 @@ class TextToImage:
             ]
             raise NumericsError(
                 f"{self.info.name} left NaN or infinity in the latents of seeds {bad} after "
-                f"{batch.num_steps} steps in {self._parts.dtype}: try dtype float32."
+                f"{batch.num_steps} steps in {self.parts.dtype}: try dtype float32."
             )
         return latents
 
@@ -258,14 +272,14 @@ class TextToImage:
         Raises:
             NumericsError: If the VAE leaves a NaN or an infinity.
         """
-        vae = self._parts.vae
+        vae = self.parts.vae
         images: list[Image.Image] = []
         for rows in self._rows(len(latents)):
-            scaled = (latents[rows] / vae.config["scaling_factor"]).to(self._parts.dtype)
+            scaled = (latents[rows] / vae.config["scaling_factor"]).to(self.parts.dtype)
             pixels = vae.decode(scaled, return_dict=False)[0].float()
             if not torch.isfinite(pixels).all():
                 raise NumericsError(
-                    f"The VAE of {self.info.name} left NaN or infinity in {self._parts.dtype}: "
+                    f"The VAE of {self.info.name} left NaN or infinity in {self.parts.dtype}: "
                     "try dtype float32."
                 )
             levels = ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -277,8 +291,8 @@ class TextToImage:
             yield slice(start, start + self.num_rows)
 
     def _now(self) -> float:
-        if self._parts.device.type == "cuda":
-            torch.cuda.synchronize(self._parts.device)
+        if self.parts.device.type == "cuda":
+            torch.cuda.synchronize(self.parts.device)
         return perf_counter()
 
 

@@ -6,6 +6,7 @@ from diffusers import DiffusionPipeline
 
 from pipelines.components import load_components
 from pipelines.conditioning import PromptEncoder, stack_words
+from pipelines.invariance import WORDS_BUCKET
 from pipelines.store import open_checkpoint
 
 TEXTS = ["a red apple", "", "Two blue cat above the green dog , watercolor .  "]
@@ -50,5 +51,5 @@ def test_tokens_are_counted_with_the_end_mark(encoder: PromptEncoder) -> None:
 def test_stacked_words_are_masked_where_nothing_was_said() -> None:
     words = stack_words([torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 3)])
     assert words.mask.sum(1).tolist() == [2, 4, 1]
-    assert words.vectors.shape == (3, 4, 3)
+    assert words.vectors.shape == (3, WORDS_BUCKET, 3)
     assert torch.equal(words.vectors.sum(2) > 0, words.mask)

@@ -41,6 +41,7 @@ def add_variants(root: Path, **changes: object) -> None:
         "bits": 16,
         "parent": "teacher",
         "method": "rdd",
+        "scheduler": "ddim",
         "sha256": {"fast/diffusion_pytorch_model.safetensors": digest(file)},
     }
     teacher = {"folder": "transformer", "steps": 20, "guidance": 4.0}
@@ -58,7 +59,7 @@ def test_a_plain_folder_is_one_variant_described_by_its_files(folder: Path) -> N
     assert info.pipeline_class == "PixArtAlphaPipeline"
     assert (info.sizes, info.latent_factor, info.latent_channels) == (((128, 128),), 8, 8)
     assert (info.bits, info.max_tokens) == (32, 24)
-    network = TextToImage.load(folder, device="cpu")._parts.transformer
+    network = TextToImage.load(folder, device="cpu").parts.transformer
     assert info.num_parameters == sum(p.numel() for p in network.parameters())
 
 
@@ -68,6 +69,7 @@ def test_variants_share_all_but_the_transformer(copy: Path) -> None:
     assert teacher.variants == fast.variants == ("teacher", "fast")
     assert (teacher.variant, teacher.default_steps, teacher.default_guidance) == ("teacher", 20, 4)
     assert (fast.variant, fast.default_steps, fast.default_guidance) == ("fast", 4, 1)
+    assert (teacher.default_scheduler, fast.default_scheduler) == ("dpmpp", "ddim")
     assert (teacher.bits, fast.bits) == (32, 16)
     assert fast.origin == {"parent": "teacher", "method": "rdd"}
     assert teacher.revision != fast.revision
@@ -232,6 +234,7 @@ def test_a_foreign_or_mismatched_part_is_refused(
         ({"steps": 0}, "0 as steps"),
         ({"guidance": "4"}, "as guidance"),
         ({"bits": 4.5}, "as bits"),
+        ({"scheduler": "euler"}, "'euler' as scheduler; known: ddim, dpmpp"),
         ({"sha256": []}, "as sha256"),
         ({"sha256": {"nowhere.safetensors": "00"}}, "is missing, though"),
     ],

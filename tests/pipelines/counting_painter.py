@@ -1,0 +1,73 @@
+"""A painter without a network: it keeps a diary, and fails where a test tells it to."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from PIL import Image
+
+from core.errors import InputError
+from pipelines.spec import GenerationSpec
+
+
+@dataclass(eq=False)
+class CountedRow:
+    spec: GenerationSpec
+    num_done: int = 0
+
+
+class CountingPainter:
+    """Every pass is a list of (seed, steps done) in `passes`; pictures have the seed's colour."""
+
+    def __init__(self, revision: str = "one") -> None:
+        self.info: Any = SimpleNamespace(name="counting", revision=revision, variant="default")
+        self.passes: list[list[tuple[int, int]]] = []
+        self.decoded: list[list[int]] = []
+        self.begun: list[int] = []
+        self.previewed: list[tuple[int, int]] = []
+        self.num_freed = 0
+        self.before_pass: Callable[[list[int]], None] = lambda _: None
+        self.before_decode: Callable[[list[int], bool], None] = lambda _, __: None
+
+    def check(self, spec: GenerationSpec) -> None:
+        if not spec.prompt:
+            raise InputError("The prompt is empty.", param="prompt")
+
+    def key(self, spec: GenerationSpec) -> Hashable:
+        return spec.width, spec.height, spec.guidance_scale > 1
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def begin(self, spec: GenerationSpec) -> CountedRow:
+        self.begun.append(spec.seed)
+        return CountedRow(spec)
+
+    def predict(self, rows: Sequence[CountedRow]) -> list[int]:
+        assert len({self.key(row.spec) for row in rows}) == 1
+        self.before_pass([row.spec.seed for row in rows])
+        self.passes.append([(row.spec.seed, row.num_done) for row in rows])
+        return [row.spec.seed for row in rows]
+
+    def apply(self, row: CountedRow, prediction: int) -> None:
+        assert prediction == row.spec.seed
+        assert row.num_done < row.spec.num_steps
+        row.num_done += 1
+
+    def preview(self, row: CountedRow) -> Image.Image:
+        self.previewed.append((row.spec.seed, row.num_done))
+        return self._image(row)
+
+    def decode(self, rows: Sequence[CountedRow], *, tiled: bool = False) -> list[Image.Image]:
+        assert all(row.num_done == row.spec.num_steps for row in rows)
+        self.before_decode([row.spec.seed for row in rows], tiled)
+        self.decoded.append([row.spec.seed for row in rows])
+        return [self._image(row) for row in rows]
+
+    def free_memory(self) -> None:
+        self.num_freed += 1
+
+    def _image(self, row: CountedRow) -> Image.Image:
+        size = (row.spec.width, row.spec.height)
+        return Image.new("RGB", size, (row.spec.seed % 256, 0, 0))
