@@ -182,13 +182,23 @@ class KeyRing:
             raise AuthenticationError("This API key is not known here: check it for typing errors.")
         if not _works(row):
             raise AuthenticationError("This API key was revoked or has expired: ask for a new one.")
-        return Caller(
-            id=row.id,
-            name=row.name,
-            is_admin=row.is_admin,
-            is_limited=row.requests_per_minute is not None or row.quota_units is not None,
-            max_priority=row.max_priority,
-        )
+        return _caller_of(row)
+
+    def find(self, key_id: str) -> Caller:
+        """Return whom a key stands for that let a batch in earlier.
+
+        Args:
+            key_id: Its id.
+
+        Raises:
+            AuthenticationError: If it was revoked or has expired since.
+        """
+        with self._database.read() as session:
+            row = session.get(ApiKey, key_id)
+            session.expunge_all()
+        if row is None or not _works(row):
+            raise AuthenticationError("The API key of this batch was revoked or has expired.")
+        return _caller_of(row)
 
 
 Refuse = Callable[[Request, FewstrokeError], Awaitable[ASGIApp]]
@@ -264,6 +274,16 @@ def bearer_token(headers: Headers) -> str | None:
 def _works(key: ApiKey) -> bool:
     is_over = key.expires_at is not None and key.expires_at <= time.time()
     return key.revoked_at is None and not is_over
+
+
+def _caller_of(row: ApiKey) -> Caller:
+    return Caller(
+        id=row.id,
+        name=row.name,
+        is_admin=row.is_admin,
+        is_limited=row.requests_per_minute is not None or row.quota_units is not None,
+        max_priority=row.max_priority,
+    )
 
 
 def _digest(secret: str) -> str:

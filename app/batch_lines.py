@@ -158,7 +158,9 @@ def to_outcome(item: Item, error: BaseException) -> Finished | Postponed:
         The result if trying again would end the same way, or was done often enough.
     """
     if isinstance(error, LineError):
-        body = failure_body(error.message, kind="invalid_request_error", code=error.code)
+        body = failure_body(
+            error.message, kind="invalid_request_error", code=error.code, param=error.param
+        )
         return _failed(item, 400, body)
     counts = not isinstance(error, CapacityError | GenerationCancelledError) or isinstance(
         error, DeviceMemoryError

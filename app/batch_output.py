@@ -115,15 +115,16 @@ def result_line(
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def failure_body(message: str, *, kind: str, code: str) -> dict[str, Any]:
+def failure_body(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
     """Return the answer of a line that failed without an exception to tell it.
 
     Args:
         message: What happened.
         kind: OpenAI's family of errors.
         code: Stable and machine-readable.
+        param: The field at fault.
     """
-    return envelope(message, kind=kind, param=None, code=code)
+    return envelope(message, kind=kind, param=param, code=code)
 
 
 class OutputFiles:

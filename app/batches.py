@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -56,6 +56,15 @@ class Batches:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Tell somebody in this process whenever there is something new to do.
+
+        Args:
+            wake: Called from any thread.
+        """
+        self._listeners.append(wake)
 
     def create(self, order: BatchOrder, *, owner: str) -> Batch:
         """Take a batch in; it stands in the database when this returns.
@@ -111,6 +120,7 @@ class Batches:
                     param="input_file_id",
                 )
             session.add(batch)
+        self._tell()
         return batch
 
     def get(self, batch_id: str, *, owner: str) -> Batch:
@@ -167,7 +177,12 @@ class Batches:
                 batch.cancelling_at = time.time()
                 # whoever was validating it finds its name gone, and stops
                 batch.lease_token = batch.lease_expires_at = None
+        self._tell()
         return batch
+
+    def _tell(self) -> None:
+        for wake in self._listeners:
+            wake()
 
 
 def window_in_seconds(window: str) -> int:

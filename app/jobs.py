@@ -100,11 +100,13 @@ class JobRunner:
         self._unwritten: list[Finished] = []
         self._must_be_idle = False
         self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(6, thread_name_prefix="jobs")
 
     def start(self) -> None:
         """Begin to work, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
         steps = [
             self._work_on_lines,
             self._do_stage,
@@ -117,11 +119,13 @@ class JobRunner:
         self._tasks = [asyncio.create_task(self._repeat(step)) for step in steps]
 
     def wake(self) -> None:
-        """Look for work now; somebody just accepted some. Must be called on the event loop."""
-        self._wake.set()
+        """Look for work now, because there may be some; may be called from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def close(self) -> None:
         """Stop, and give back what is not finished, so that others need not wait for it."""
+        self._loop = None
         self._tools.stages.stop()
         tasks = [*self._tasks, *(running.task for running in self._running.values())]
         for task in tasks:
