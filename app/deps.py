@@ -8,9 +8,19 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from app.generator import Generator
+from app.auth import Caller, KeyRing, PermissionDeniedError
+from app.database import Database
+from app.engine_host import EngineHost
+from app.idempotency import AnswerBook
+from app.metrics import Metrics
+from app.quotas import Quotas
+from app.refresh import Refresher
 from app.settings import Settings
-from app.worker import DeviceWorker
+from app.signed_urls import PictureLinks
+from app.storage import BlobStore
+from llm_prompting.planner import Planner
+from pipelines.painter import Painter
+from pipelines.store import ModelInfo
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,6 +35,11 @@ class Readiness:
     is_ready: bool = False
     reason: str = "The model is warming up."
 
+    def end(self) -> None:
+        """Turn red for good: the server is on its way out."""
+        self.is_ready = False
+        self.reason = "The server is shutting down."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
@@ -32,17 +47,45 @@ class Service:
 
     Attributes:
         settings: How it is deployed.
-        generator: The loaded model.
-        worker: The queue and the thread of the device.
+        host: The engine and its thread.
+        database: Keys, answers, files and batches.
+        store: Where bytes lie that every replica reaches.
+        keys: The API keys.
+        needs_key: Whether a request needs one; decided at the start.
+        quotas: What keys have left.
+        answers: What was answered under an Idempotency-Key.
+        links: Pictures behind links.
+        metrics: What Prometheus reads.
+        refresher: Changes what is served.
+        planner: Who turns prompts into plans.
         readiness: Whether it is warm.
         loaded_at: When the model was loaded, in Unix seconds.
     """
 
     settings: Settings
-    generator: Generator
-    worker: DeviceWorker
+    host: EngineHost
+    database: Database
+    store: BlobStore
+    keys: KeyRing
+    needs_key: bool
+    quotas: Quotas
+    answers: AnswerBook
+    links: PictureLinks
+    metrics: Metrics
+    refresher: Refresher
+    planner: Planner
     readiness: Readiness = field(default_factory=Readiness)
     loaded_at: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def painters(self) -> dict[str, Painter]:
+        """The models that requests may name now, the default first."""
+        return self.host.intake.variants()
+
+    @property
+    def models(self) -> dict[str, ModelInfo]:
+        """What these models are, by variant."""
+        return {name: painter.info for name, painter in self.painters.items()}
 
 
 def get_service(request: Request) -> Service:
@@ -54,6 +97,32 @@ def get_service(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
+
+
+def get_caller(request: Request) -> Caller:
+    """Return who sent a request, as the middleware found out.
+
+    Args:
+        request: A request to a guarded path.
+    """
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def require_admin(caller: Annotated[Caller, Depends(get_caller)]) -> None:
+    """Refuse who may not change what is served.
+
+    Args:
+        caller: Who asks.
+
+    Raises:
+        PermissionDeniedError: If their key is none of an operator.
+    """
+    if not caller.is_admin:
+        raise PermissionDeniedError(
+            "This needs the key of an operator: make one with `fewstroke keys create --admin`."
+        )
 
 
 def require_json(request: Request) -> None:
@@ -75,3 +144,4 @@ def require_json(request: Request) -> None:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
+CallerDep = Annotated[Caller, Depends(get_caller)]

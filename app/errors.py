@@ -7,7 +7,7 @@ One table maps our error tree to statuses; everything else that can go wrong in 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import structlog
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from app.auth import AuthenticationError, PermissionDeniedError
 from app.idempotency import IdempotencyInUseError, IdempotencyMismatchError
 from app.quotas import QuotaExceededError, RateLimitedError
+from app.refresh import CanaryError
 from app.signed_urls import LinkExpiredError, LinkRefusedError
 from core.errors import (
     CapacityError,
@@ -76,6 +77,7 @@ STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
     CapacityError: (503, "server_error"),
     DeadlineError: (503, "server_error"),
     GenerationCancelledError: (CLIENT_CLOSED_REQUEST, "server_error"),
+    CanaryError: (500, "server_error"),
     CheckpointError: (500, "server_error"),
     ConfigError: (500, "server_error"),
     MissingAssetError: (500, "server_error"),
@@ -87,6 +89,7 @@ STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
 _HTTP_CODES: Mapping[int, str] = {
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
     415: "unsupported_media_type",
 }
@@ -164,8 +167,9 @@ def describe_invalid(error: Mapping[str, object]) -> tuple[str, str | None, str]
         Message, dotted path of the field (None for the body as a whole), and error code.
     """
     loc, kind, found = error["loc"], str(error["type"]), str(error["msg"])
-    path = ".".join(str(part) for part in loc[1:]) if isinstance(loc, tuple) else ""
+    path = _dotted(loc[1:]) if isinstance(loc, tuple) else ""
     if kind == "json_invalid":
+        path = path.strip("[]")
         context = error.get("ctx")
         reason = context.get("error", found) if isinstance(context, Mapping) else found
         return f"The body is not valid JSON: {reason} at character {path}.", None, "invalid_json"
@@ -178,6 +182,11 @@ def describe_invalid(error: Mapping[str, object]) -> tuple[str, str | None, str]
     if kind == "unsupported_value":
         return f"`{path}`: {found}", path, "unsupported_value"
     return f"`{path}`: {found}, not {_shortened(error.get('input'))}.", path, "invalid_value"
+
+
+def _dotted(loc: Sequence[object]) -> str:
+    """Write a path as people do: regions[2].box.x0."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).removeprefix(".")
 
 
 async def refuse(request: Request, error: FewstrokeError) -> Response:

@@ -1,26 +1,51 @@
-"""The server: settings, model, application, socket, in this order."""
+"""The server: settings, database, port, model, application, in this order."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from app.auth import AuthMiddleware, KeyRing
+from app.database import Database
 from app.deps import Service
-from app.errors import install_error_handlers
-from app.generator import Generator
-from app.routes import health, images, models
+from app.draining import DrainingServer
+from app.engine_host import EngineHost
+from app.errors import install_error_handlers, refuse
+from app.idempotency import AnswerBook
+from app.metrics import Metrics
+from app.planning import make_planner
+from app.quotas import Quotas
+from app.refresh import Refresher
+from app.releases import ReleaseShelf
+from app.routes import admin, health, images, models, plans
 from app.schemas import ErrorEnvelope
 from app.settings import Settings, check_host, read_settings
-from app.telemetry import BodyLimitMiddleware, RequestContextMiddleware, configure_logging
+from app.shared_secrets import shared_secret
+from app.signed_urls import PictureLinks
+from app.storage import BlobStore
+from app.telemetry import (
+    PROBES,
+    BodyLimitMiddleware,
+    RequestContextMiddleware,
+    configure_logging,
+)
 from app.warm_up import warm_up
-from app.worker import DeviceWorker
-from core.errors import ConfigError
+from core.errors import CapacityError, ConfigError, UnknownNameError
+from pipelines.engine import Engine
+from pipelines.intake import Intake
+from pipelines.orders import Limits
+from pipelines.painter import Painter
+from pipelines.store import ModelInfo
+
+SWEEP_EVERY_S = 600.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -28,8 +53,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def serve(**overrides: object) -> None:
     """Run a server until it is told to stop.
 
-    The port is taken first and the model loaded second, so that neither a taken port nor a bad
-    checkpoint is found out late; clients can connect only after both.
+    The database and the port are taken first and the model loaded second, so that neither a taken
+    port nor a bad checkpoint is found out late; clients can connect only after all of them.
 
     Args:
         overrides: Settings by field name that win over the environment. ConfigError and
@@ -37,27 +62,20 @@ def serve(**overrides: object) -> None:
     """
     settings = read_settings(**overrides)
     configure_logging(settings)
+    database = open_database(settings)
+    check_host(settings, KeyRing(database).count()[0])
     with take_port(settings) as listener:
-        generator = load_generator(settings)
+        painters = load_painters(settings)
         failures: list[ConfigError] = []
 
         def give_up(reason: ConfigError) -> None:
             failures.append(reason)
             server.should_exit = True
 
-        app = create_app(settings, generator, on_failed_warm_up=give_up)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                server_header=False,
-                timeout_graceful_shutdown=settings.drain_timeout_s,
-            )
-        )
+        app = create_app(settings, painters, database, on_failed_warm_up=give_up)
+        server = make_server(app, settings)
         host, port = listener.getsockname()[:2]
-        log.info("listening", host=host, port=port, model=generator.info.name)
+        log.info("listening", host=host, port=port, variants=list(painters))
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean stop
             server.run(sockets=[listener])
     if failures:
@@ -66,7 +84,8 @@ def serve(**overrides: object) -> None:
 
 def create_app(
     settings: Settings | None = None,
-    generator: Generator | None = None,
+    painters: Mapping[str, Painter] | None = None,
+    database: Database | None = None,
     *,
     on_failed_warm_up: Callable[[ConfigError], None] | None = None,
 ) -> FastAPI:
@@ -74,33 +93,34 @@ def create_app(
 
     Args:
         settings: How it is deployed; None reads the environment.
-        generator: A loaded model; None loads the one that the settings name.
+        painters: Loaded models by variant, the default first; None loads what the settings name.
+        database: An open database; None opens the one that the settings name.
         on_failed_warm_up: Told once if the first picture fails. The server stays unready then.
 
     Returns:
         An ASGI application.
     """
     deployed = read_settings() if settings is None else settings
-    check_host(deployed)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        model = generator
-        if model is None:
-            model = await asyncio.to_thread(load_generator, deployed)
-        worker = DeviceWorker(model, queue_capacity=deployed.queue_capacity)
-        service = Service(settings=deployed, generator=model, worker=worker)
+        opened = database or await asyncio.to_thread(open_database, deployed)
+        loaded = painters or await asyncio.to_thread(load_painters, deployed)
+        service = await make_service(deployed, loaded, opened)
         app.state.service = service
-        warming = asyncio.create_task(warm_up(app))
+        warming = asyncio.create_task(warm_up(app, list(loaded)))
         settle = partial(_settle, service=service, on_failure=on_failed_warm_up)
         warming.add_done_callback(settle)
+        sweeping = asyncio.create_task(_sweep(service))
         yield
-        service.readiness.is_ready = False
-        service.readiness.reason = "The server is shutting down."
+        service.readiness.end()
         warming.remove_done_callback(settle)  # a warm-up that we stop has not failed
         warming.cancel()
-        await worker.close()
-        await asyncio.gather(warming, return_exceptions=True)
+        sweeping.cancel()
+        await service.host.close()
+        await service.planner.close()
+        await asyncio.gather(warming, sweeping, return_exceptions=True)
+        await asyncio.to_thread(opened.close)
 
     app = FastAPI(
         title="Fewstroke",
@@ -112,30 +132,147 @@ def create_app(
         responses={"default": {"model": ErrorEnvelope, "description": "Any failure."}},
         middleware=[
             Middleware(RequestContextMiddleware),
-            Middleware(BodyLimitMiddleware, max_body_bytes=deployed.max_body_bytes),
+            Middleware(AuthMiddleware, refuse=refuse),
+            Middleware(
+                BodyLimitMiddleware,
+                max_body_bytes=deployed.max_body_bytes,
+                timeout_s=deployed.body_timeout_s,
+            ),
         ],
+        # traces go where OTEL_EXPORTER_OTLP_ENDPOINT says; its log records would hold bodies
+        telemetry={
+            "auto_configure": True,
+            "logs": False,
+            "exclude": lambda scope: scope.get("path") in PROBES,
+        },
     )
     install_error_handlers(app)
-    for router in (images.router, models.router, health.router):
+    for router in (images.router, plans.router, models.router, admin.router, health.router):
         app.include_router(router)
     return app
 
 
-def load_generator(settings: Settings) -> Generator:
-    """Load the model that the settings name.
+async def make_service(
+    settings: Settings, painters: Mapping[str, Painter], database: Database
+) -> Service:
+    """Put together what a running server holds, and start the engine's thread.
 
     Args:
-        settings: Give path, variant, device and number format.
+        settings: How it is deployed.
+        painters: Loaded models by variant, the default first.
+        database: The open database.
 
     Returns:
-        A model that is ready to paint; what is wrong with it is raised as
+        The service. ConfigError says that its storage cannot be used, or that it would listen
+        where others reach it though there are no keys.
+    """
+    store = BlobStore(settings.storage_location)
+    await store.check()
+    keys = KeyRing(database)
+    num_working, num_made = await asyncio.to_thread(keys.count)
+    check_host(settings, num_working)
+    secret = await asyncio.to_thread(shared_secret, database, "links")
+    metrics = Metrics()
+    limits = Limits(
+        max_waiting=settings.queue_capacity,
+        batch_share=settings.batch_share,
+        max_age_s=settings.max_queue_age_s,
+    )
+    intake = Intake(painters, limits)
+    metrics.watch(intake.state, intake.counters)
+    host = EngineHost(Engine(intake, metrics.count_tick))
+    return Service(
+        settings=settings,
+        host=host,
+        database=database,
+        store=store,
+        keys=keys,
+        needs_key=num_made > 0,
+        quotas=Quotas(database),
+        answers=AnswerBook(database, store, lifetime_s=settings.idempotency_lifetime_s),
+        links=PictureLinks(store, secret, lifetime_s=settings.url_lifetime_s),
+        metrics=metrics,
+        refresher=Refresher(
+            host, ReleaseShelf(settings.releases_folder), partial(load_painter, settings)
+        ),
+        planner=make_planner(settings),
+    )
+
+
+def make_server(app: FastAPI, settings: Settings) -> DrainingServer:
+    """Build the server around an application.
+
+    Args:
+        app: The application.
+        settings: How it is deployed.
+
+    Returns:
+        A server that finishes what it has accepted before it ends.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        http="h11",  # bounds the head of a request
+        h11_max_incomplete_event_size=settings.max_header_bytes,
+        server_header=False,
+    )
+    return DrainingServer(config, app, drain_timeout_s=settings.drain_timeout_s)
+
+
+def open_database(settings: Settings) -> Database:
+    """Open the database that the settings name, and bring it up to date.
+
+    Args:
+        settings: Give its URL.
+
+    Returns:
+        The database. ConfigError says why it cannot be used.
+    """
+    database = Database(settings.database_location)
+    database.migrate()
+    return database
+
+
+def load_painters(settings: Settings) -> dict[str, Painter]:
+    """Load the model that the settings name, in all variants that are to be served.
+
+    Args:
+        settings: Give path, variants, device and number format.
+
+    Returns:
+        The variants by name, the default first. What is wrong with the model is raised as
         `TextToImage.load` says.
     """
+    shelf = ReleaseShelf(settings.releases_folder)
+    first = load_painter(settings, settings.model, settings.variant)
+    painters = {first.info.variant: first}
+    for name in served_variants(settings, first.info):
+        painters[name] = load_painter(settings, settings.model, name)
+    for variant, name in shelf.active().items():
+        release = shelf.find(name)
+        if release.model == first.info.name:
+            painters[variant] = load_painter(settings, shelf.verify(release), variant)
+    return painters
+
+
+def load_painter(settings: Settings, folder: str | Path, variant: str | None) -> Painter:
+    """Load one variant of a model.
+
+    Args:
+        settings: Give device and number format.
+        folder: A checkpoint folder, or a hub name.
+        variant: Which variant; None for the folder's default.
+
+    Returns:
+        A model that is ready to paint. What is wrong with it is raised as `TextToImage.load` says.
+    """
+    from pipelines.rows import RowPainter
     from pipelines.text_to_image import TextToImage
 
-    return TextToImage.load(
-        settings.model, variant=settings.variant, device=settings.device, dtype=settings.dtype
-    )
+    model = TextToImage.load(folder, variant=variant, device=settings.device, dtype=settings.dtype)
+    return RowPainter(model)
 
 
 def take_port(settings: Settings) -> socket.socket:
@@ -169,6 +306,27 @@ def take_port(settings: Settings) -> socket.socket:
     return listener
 
 
+def served_variants(settings: Settings, first: ModelInfo) -> list[str]:
+    """Return which variants are loaded beside the default one.
+
+    Args:
+        settings: Name them.
+        first: The default one; knows all.
+
+    Returns:
+        Their names.
+
+    Raises:
+        UnknownNameError: If the model does not have one of them.
+    """
+    wanted = (settings.serve_variants or "").strip()
+    named = first.variants if wanted == "all" else [name.strip() for name in wanted.split(",")]
+    for name in filter(None, named):
+        if name not in first.variants:
+            raise UnknownNameError("variant", name, first.variants, param="serve_variants")
+    return [name for name in dict.fromkeys(filter(None, named)) if name != first.variant]
+
+
 def _settle(
     warming: asyncio.Task[None],
     service: Service,
@@ -177,14 +335,24 @@ def _settle(
     failure = warming.exception()
     if failure is None:
         service.readiness.is_ready = True
-        info = service.generator.info
-        log.info("ready", model=info.name, variant=info.variant, revision=info.revision)
+        for info in service.models.values():
+            log.info("ready", model=info.name, variant=info.variant, revision=info.revision)
         return
     reason = ConfigError(f"The model cannot paint: {failure}")
     service.readiness.reason = reason.message
     log.error("warm_up_failed", reason=reason.message)
     if on_failure is not None:
         on_failure(reason)
+
+
+async def _sweep(service: Service) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_EVERY_S)
+        # what cannot be swept now is swept next time
+        with suppress(CapacityError):
+            num_hours = await service.links.sweep(time.time())
+            num_answers = await service.answers.sweep()
+            log.debug("swept", num_hours=num_hours, num_answers=num_answers)
 
 
 def _version() -> str:

@@ -1,25 +1,20 @@
-"""From a request's body to pictures that are fully determined, and from pictures to the answer."""
+"""From a request's body to pictures that are fully determined."""
 
-import base64
 import secrets
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from app.errors import ModelNotFoundError
-from app.generator import Generator
-from app.schemas import (
-    MAX_SEED,
-    ImageData,
-    ImageRequest,
-    ImageResponse,
-    InputTokensDetails,
-    ModelCard,
-    Usage,
-)
+from app.formats import FileFormat, choose_format
+from app.quality import Effort, choose_effort, levels
+from app.regions import FIELD_OF_SPEC, texts_of, with_regions
+from app.schemas import MAX_SEED, ImageRequest, ModelCard, QualityCard, VariantCard
 from app.settings import Settings
 from core.errors import InputError, UnknownNameError
+from pipelines.from_plan import check_planned
+from pipelines.painter import Painter
 from pipelines.schedulers import SCHEDULERS
-from pipelines.spec import GenerationResult, GenerationSpec
+from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 
 DRAWN_SEED_BELOW = 2**32
@@ -28,132 +23,130 @@ DRAWN_SEED_BELOW = 2**32
 PATCH_EDGE = 2
 """Latent cells along the edge of an image token, in every PixArt."""
 
-DEFAULT_SCHEDULER = "dpmpp"
-
 _FIELD_OF_SPEC: Mapping[str, str] = {
     "num_steps": "steps",
     "guidance_scale": "guidance",
     "width": "size",
     "height": "size",
+    **FIELD_OF_SPEC,
 }
 
 
-def to_specs(
-    body: ImageRequest, generator: Generator, settings: Settings
-) -> tuple[GenerationSpec, ...]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """A request in the words of the engine and of the files that it becomes.
+
+    Attributes:
+        specs: One per picture, seeds counting up.
+        painter: Who is asked to paint them.
+        effort: Its variant, and the level of quality.
+        file_format: How the pictures are written.
+        text_tokens: Tokens of the prompts, once.
+        image_tokens: Tokens of one picture.
+    """
+
+    specs: tuple[GenerationSpec, ...]
+    painter: Painter
+    effort: Effort
+    file_format: FileFormat
+    text_tokens: int
+    image_tokens: int
+
+    @property
+    def cost_units(self) -> float:
+        """What a quota is charged: image tokens times steps of all pictures."""
+        return float(sum(self.image_tokens * spec.num_steps for spec in self.specs))
+
+
+def to_assignment(
+    body: ImageRequest, painters: Mapping[str, Painter], settings: Settings
+) -> Assignment:
     """Turn a request into its pictures: n specs that differ in their seed alone.
 
     Args:
         body: What was asked for.
-        generator: The loaded model, which checks each picture.
+        painters: The served variants, the default first.
         settings: The server's limits.
 
     Returns:
-        One spec per picture, seeds counting up.
+        What to paint, by whom, and how to write it.
 
     Raises:
         InputError: If a field's value cannot be served; `param` names the field.
     """
-    model = generator.info
-    _check_model(body, model)
+    variants = {name: painter.info for name, painter in painters.items()}
+    _check_model(body, variants)
     _check_words(body, settings)
-    steps = model.default_steps if body.steps is None else body.steps
-    if steps > settings.max_steps:
-        raise InputError(
-            f"{steps} steps are too many: this server takes 1 to {settings.max_steps}.",
-            param="steps",
-        )
+    _check_stream(body)
+    effort = choose_effort(body, variants, settings.max_steps)
+    file_format = choose_format(body.output_format, body.output_compression)
+    painter = painters[effort.variant]
+    model = painter.info
     guidance = model.default_guidance if body.guidance is None else body.guidance
     if body.negative_prompt and guidance == 1:
         raise InputError("A negative prompt needs guidance above 1.", param="negative_prompt")
     width, height = _size(body.size, model)
-    num_images = body.n or 1
-    specs = tuple(
-        GenerationSpec(
-            prompt=body.prompt,
-            negative_prompt=body.negative_prompt or "",
-            seed=seed,
-            num_steps=steps,
-            guidance_scale=guidance,
-            width=width,
-            height=height,
-            scheduler=body.scheduler or DEFAULT_SCHEDULER,
-        )
-        for seed in _seeds(body.seed, num_images)
+    seeds = _seeds(body.seed, body.n or 1)
+    first = GenerationSpec(
+        prompt=body.prompt,
+        negative_prompt=body.negative_prompt or "",
+        seed=seeds[0],
+        num_steps=effort.steps,
+        guidance_scale=guidance,
+        width=width,
+        height=height,
+        scheduler=body.scheduler or model.default_scheduler,
     )
-    _check_with(generator, specs[0])
-    return specs
-
-
-def to_response(
-    results: Sequence[GenerationResult],
-    pngs: Sequence[bytes],
-    generator: Generator,
-    timings_s: Mapping[str, float],
-) -> ImageResponse:
-    """Turn finished pictures into the answer.
-
-    Args:
-        results: What the model painted, in the order of the seeds.
-        pngs: The same pictures as files.
-        generator: The model that painted, which counts tokens.
-        timings_s: Seconds that the service itself took, by stage.
-
-    Returns:
-        The body of the answer.
-    """
-    first, model = results[0], generator.info
-    spec = first.spec
-    text_tokens = sum(map(generator.count_tokens, filter(None, _texts(spec))))
+    first = with_regions(first, body, model.region_defaults)
+    specs = tuple(replace(first, seed=seed) for seed in seeds)
+    _check_with(painter, specs[0])
     edge = model.latent_factor * PATCH_EDGE
-    image_tokens = len(results) * (spec.width // edge) * (spec.height // edge)
-    return ImageResponse(
-        created=int(time.time()),
-        data=[
-            ImageData(
-                b64_json=base64.b64encode(png).decode("ascii"),
-                revised_prompt=None,
-                seed=result.spec.seed,
-            )
-            for result, png in zip(results, pngs, strict=True)
-        ],
-        size=f"{spec.width}x{spec.height}",
-        usage=Usage(
-            input_tokens=text_tokens,
-            output_tokens=image_tokens,
-            total_tokens=text_tokens + image_tokens,
-            input_tokens_details=InputTokensDetails(text_tokens=text_tokens, image_tokens=0),
-        ),
-        model=first.model,
-        revision=first.revision,
-        steps=spec.num_steps,
-        guidance=spec.guidance_scale,
-        scheduler=spec.scheduler,
-        timings_s={name: round(s, 4) for name, s in {**first.timings_s, **timings_s}.items()},
-        fallbacks=list(dict.fromkeys(note for result in results for note in result.fallbacks)),
+    texts = texts_of(first)
+    return Assignment(
+        specs=specs,
+        painter=painter,
+        effort=effort,
+        file_format=file_format,
+        text_tokens=sum(map(painter.count_tokens, texts)),
+        image_tokens=(width // edge) * (height // edge),
     )
 
 
-def to_card(model: ModelInfo, settings: Settings, loaded_at: int) -> ModelCard:
-    """Turn a loaded model into what `/v1/models` shows.
+def to_card(variants: Mapping[str, ModelInfo], settings: Settings, loaded_at: int) -> ModelCard:
+    """Turn what is served into what `/v1/models` shows.
 
     Args:
-        model: The loaded model.
+        variants: The served variants, the default first.
         settings: The server's limits.
-        loaded_at: When it was loaded, in Unix seconds.
+        loaded_at: When the default was loaded, in Unix seconds.
 
     Returns:
         The model's card.
     """
+    model = next(iter(variants.values()))
     return ModelCard(
         id=model.name,
         created=loaded_at,
         revision=model.revision,
         variant=model.variant,
         variants=list(model.variants),
+        served={
+            name: VariantCard(
+                revision=info.revision,
+                steps=info.default_steps,
+                guidance=info.default_guidance,
+                bits=info.bits,
+                origin=dict(info.origin),
+            )
+            for name, info in variants.items()
+        },
+        qualities={
+            level: QualityCard(variant=effort.variant, steps=effort.steps)
+            for level, effort in levels(variants, settings.max_steps).items()
+        },
         steps=model.default_steps,
         guidance=model.default_guidance,
-        scheduler=DEFAULT_SCHEDULER,
+        scheduler=model.default_scheduler,
         schedulers=list(SCHEDULERS.names()),
         sizes=[f"{width}x{height}" for width, height in model.sizes],
         max_steps=settings.max_steps,
@@ -175,11 +168,11 @@ def check_model_name(name: str, model: ModelInfo) -> None:
         raise ModelNotFoundError("model", name, [model.name], param="model")
 
 
-def _check_model(body: ImageRequest, model: ModelInfo) -> None:
+def _check_model(body: ImageRequest, variants: Mapping[str, ModelInfo]) -> None:
     if body.model is not None:
-        check_model_name(body.model, model)
-    if body.variant is not None and body.variant != model.variant:
-        raise UnknownNameError("variant", body.variant, [model.variant], param="variant")
+        check_model_name(body.model, next(iter(variants.values())))
+    if body.variant is not None and body.variant not in variants:
+        raise UnknownNameError("variant", body.variant, variants, param="variant")
     if body.scheduler is not None and body.scheduler not in SCHEDULERS:
         raise UnknownNameError("scheduler", body.scheduler, SCHEDULERS.names(), param="scheduler")
 
@@ -196,6 +189,18 @@ def _check_words(body: ImageRequest, settings: Settings) -> None:
             )
         if "\0" in text:
             raise InputError("Text must not hold NUL characters.", param=name)
+
+
+def _check_stream(body: ImageRequest) -> None:
+    if body.partial_images and not body.stream:
+        raise InputError(
+            "Partial pictures arrive in a stream: set `stream` to true.", param="partial_images"
+        )
+    if body.stream and body.response_format == "url":
+        raise InputError(
+            "Events of a stream carry base64: leave response_format out, or do not stream.",
+            param="response_format",
+        )
 
 
 def _size(asked: str | None, model: ModelInfo) -> tuple[int, int]:
@@ -219,14 +224,10 @@ def _seeds(first: int | None, num_images: int) -> range:
     return range(start, start + num_images)
 
 
-def _check_with(generator: Generator, spec: GenerationSpec) -> None:
+def _check_with(painter: Painter, spec: GenerationSpec) -> None:
     try:
-        generator.check(spec)
+        check_planned(painter.check, spec)
     except InputError as error:
         # the model speaks of its spec, the caller of the body
         error.param = _FIELD_OF_SPEC.get(error.param or "", error.param)
         raise
-
-
-def _texts(spec: GenerationSpec) -> tuple[str, str]:
-    return spec.prompt, spec.negative_prompt

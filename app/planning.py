@@ -1,20 +1,12 @@
-"""The planner of a running server, and what it does to a request."""
+"""From settings to a planner."""
 
-from typing import TypeVar
-
-import structlog
-
-from app.regions import NO_PLANNER, RegionalFields
+from app.regions import NO_PLANNER
 from app.settings import Settings
-from core.errors import ConfigError, InputError
+from core.errors import ConfigError
 from llm_prompting.cache import PlanCache
 from llm_prompting.openai_backend import OpenAIBackend
 from llm_prompting.plan import PlanLimits
 from llm_prompting.planner import Planner
-
-Body = TypeVar("Body", bound=RegionalFields)
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def make_planner(settings: Settings) -> Planner:
@@ -50,38 +42,6 @@ def make_planner(settings: Settings) -> Planner:
     default = "grammar" if settings.planner == NO_PLANNER else settings.planner
     cache = PlanCache(settings.plan_cache_entries)
     return Planner(backends, default=default, cache=cache, limits=limits)
-
-
-async def planned(
-    body: Body, prompt: str, size: str | None, planner: Planner, default: str
-) -> Body:
-    """Plan a request's prompt, if the request or the server wants it planned.
-
-    Args:
-        body: The request.
-        prompt: Its prompt.
-        size: Its size, as width x height; else square.
-        planner: The server's planner.
-        default: Planner where the request names none; "none" plans nothing.
-
-    Returns:
-        The request with a plan in it; the same one if nothing is to be planned.
-
-    Raises:
-        InputError: If the request names a planner beside its own plan or regions. What else is
-            wrong with name or prompt is raised as `Planner.plan` says.
-    """
-    has_places = body.plan is not None or body.regions is not None
-    if has_places and body.planner not in {None, NO_PLANNER}:
-        raise InputError(
-            "planner makes a plan, and this request brings its own: leave one of them out.",
-            param="planner",
-        )
-    name = default if body.planner is None else body.planner
-    if has_places or name == NO_PLANNER:
-        return body
-    plan = await planner.plan(prompt, aspect=aspect_of(size), planner=name)
-    return body.model_copy(update={"plan": plan.model_dump(mode="json", exclude_none=True)})
 
 
 def aspect_of(size: str | None) -> float:

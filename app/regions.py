@@ -46,7 +46,7 @@ class RegionBody(_Body):
     box: BoxBody | None = Field(None, description="Where it is; a region has a box or a mask.")
     mask: str | None = Field(
         None,
-        max_length=PlanLimits.max_mask_chars,
+        max_length=PlanLimits().max_mask_chars,
         description="Any shape: a PNG of the picture's size in base64, white where the region is.",
     )
     z: int = Field(0, ge=-1000, le=1000, description="Order in depth; the greater is in front.")

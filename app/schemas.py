@@ -1,11 +1,15 @@
 """The wire: what clients send and what they get, with the words that stand in OpenAPI."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from app.formats import ImageFormat
+from app.regions import RegionalFields
+
 MAX_SEED = 2**63 - 1
+Quality = Literal["auto", "low", "medium", "high", "xhigh", "max"]
 PROMPT_EXAMPLE = "a red apple left of a blue cat, watercolor"
 
 
@@ -22,7 +26,7 @@ Refused = Annotated[
 ]
 
 
-class ImageRequest(BaseModel):
+class ImageRequest(RegionalFields):
     """Body of `POST /v1/images/generations`.
 
     OpenAI's fields are honoured or refused by name, never ignored; null means "not given".
@@ -53,22 +57,43 @@ class ImageRequest(BaseModel):
         description='Width x height in pixels ("128x128"), one of the model\'s sizes; '
         '"auto" takes its first.',
     )
-    quality: Literal["auto"] | None = Field(
-        None, description='Only "auto", the model\'s own steps and guidance; say more by `steps`.'
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
+        Field(
+            None,
+            description="Which variant paints, in how many steps; `GET /v1/models` lists what each "
+            'level means. "auto" takes the default variant and its own steps; "standard" is '
+            '"medium", "hd" is "high". Not together with `steps` or `variant`.',
+        )
     )
     background: Literal["auto", "opaque"] | None = Field(
         None, description="Pictures are opaque; transparent ones are refused."
     )
-    output_format: Literal["png"] | None = Field(None, description="Only PNG.")
-    response_format: Literal["b64_json"] | None = Field(
-        None, description="Only base64 in the answer; there are no URLs yet."
+    output_format: ImageFormat | None = Field(
+        None, description="How the picture is written, PNG by default."
     )
-    stream: Literal[False] | None = Field(None, description="Streaming is refused.")
-    partial_images: Literal[0] | None = Field(
-        None, description="Partial pictures need streaming, and are refused."
+    output_compression: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Quality of WebP and JPEG in percent, 100 by default; refused for PNG.",
     )
-    moderation: Literal["auto"] | None = Field(
-        None, description='Only "auto", which on this server is no filter.'
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None,
+        description="base64 in the answer, by default; or links that work for a while. Streams "
+        "carry base64.",
+    )
+    stream: bool | None = Field(
+        None, description="Answer with server-sent events, each picture as soon as it is finished."
+    )
+    partial_images: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="Previews of each picture on its way, 0 by default; fewer if it has fewer "
+        "steps. Needs `stream`.",
+    )
+    moderation: Literal["auto", "low"] | None = Field(
+        None, description="How strictly to filter; there is no filter on this server."
     )
     user: str | None = Field(
         None, max_length=256, description="Your end user; written into the request's log line."
@@ -76,7 +101,6 @@ class ImageRequest(BaseModel):
     safety_identifier: str | None = Field(
         None, max_length=256, description="Your end user; written into the request's log line."
     )
-    output_compression: Refused = None
     style: Refused = None
     complexity: Refused = None
     frame_count: Refused = None
@@ -107,15 +131,28 @@ class ImageRequest(BaseModel):
         None, description="A scheduler that `GET /v1/models` lists, by default the model's."
     )
     variant: str | None = Field(
-        None, description="The served variant of the model; another one is refused."
+        None, description="A variant of the model that `GET /v1/models` lists as served."
+    )
+    priority: int | None = Field(
+        None,
+        ge=-3,
+        le=3,
+        description="Each one up doubles its weight in the queue, 0 by default; a key has a limit.",
     )
 
 
 class ImageData(BaseModel):
     """One picture."""
 
-    b64_json: str = Field(description="The PNG file in base64, its making written into it.")
-    revised_prompt: str | None = Field(description="Null: prompts are painted as they are.")
+    b64_json: str | None = Field(
+        None, description="The file in base64, its making written into it; null beside a `url`."
+    )
+    url: str | None = Field(
+        None, description="Where the file is for a while, if `response_format` asked for it."
+    )
+    revised_prompt: str | None = Field(
+        description="What was painted in words, where a plan said it otherwise than the prompt."
+    )
     seed: int = Field(description="Ask for `n` 1 with this seed to get this picture again.")
 
 
@@ -126,6 +163,13 @@ class InputTokensDetails(BaseModel):
     image_tokens: int = Field(description="Always 0: there are no input pictures.")
 
 
+class OutputTokensDetails(BaseModel):
+    """What the output tokens were."""
+
+    image_tokens: int = Field(description="Image tokens of all pictures.")
+    text_tokens: int = Field(description="Always 0: no words are written.")
+
+
 class Usage(BaseModel):
     """What the request cost, in tokens."""
 
@@ -133,6 +177,7 @@ class Usage(BaseModel):
     output_tokens: int = Field(description="Image tokens of all pictures.")
     total_tokens: int = Field(description="The sum.")
     input_tokens_details: InputTokensDetails
+    output_tokens_details: OutputTokensDetails
 
 
 class ImageResponse(BaseModel):
@@ -141,19 +186,88 @@ class ImageResponse(BaseModel):
     created: int = Field(description="When the pictures were finished, in Unix seconds.")
     data: list[ImageData] = Field(description="The pictures, seeds counting up.")
     background: Literal["opaque"] = "opaque"
-    output_format: Literal["png"] = "png"
-    quality: Literal["auto"] = "auto"
+    output_format: ImageFormat = Field(description="How the pictures are written.")
+    quality: Quality = Field(
+        description='The level that was painted; "auto" if `steps` or `variant` said it otherwise.'
+    )
     size: str = Field(description="Width x height in pixels.", examples=["128x128"])
+    safety_identifier: str | None = Field(
+        None, description="The `safety_identifier` of the request, or else its `user`."
+    )
     usage: Usage
     model: str = Field(description="The model that painted.")
     revision: str = Field(description="Content hash of its weights and configuration.")
     steps: int = Field(description="Denoising steps.")
     guidance: float = Field(description="Guidance scale.")
     scheduler: str = Field(description="Scheduler.")
+    variant: str = Field(description="Variant of the model.")
+    cost_units: float = Field(description="What a quota is charged: image tokens times steps.")
     timings_s: dict[str, float] = Field(
-        description="Seconds: `queue`, the stages of the model, `png`, and `total`."
+        description="Seconds: `queue`, the stages of the model, `file`, and `total`."
     )
     fallbacks: list[str] = Field(description="What was done otherwise than asked; empty as a rule.")
+    plan: dict[str, Any] | None = Field(
+        None, description="The scene plan that was painted; null if none was."
+    )
+
+
+class PartialImageEvent(BaseModel):
+    """A preview in a stream; the event is called `image_generation.partial_image`."""
+
+    type: Literal["image_generation.partial_image"] = "image_generation.partial_image"
+    b64_json: str = Field(description="The preview in base64.")
+    partial_image_index: int = Field(description="Which preview of this picture, from 0.")
+    image_index: int = Field(description="Which picture of the request, from 0.")
+    created_at: int = Field(description="Unix seconds.")
+    size: str = Field(description="Width x height in pixels.")
+    quality: Quality = Field(description="As in the answer without a stream.")
+    background: Literal["opaque"] = "opaque"
+    output_format: ImageFormat = Field(description="How the preview is written.")
+
+
+class CompletedEvent(BaseModel):
+    """A finished picture in a stream; the event is called `image_generation.completed`."""
+
+    type: Literal["image_generation.completed"] = "image_generation.completed"
+    b64_json: str = Field(description="The file in base64.")
+    image_index: int = Field(description="Which picture of the request, from 0.")
+    created_at: int = Field(description="Unix seconds.")
+    size: str = Field(description="Width x height in pixels.")
+    quality: Quality = Field(description="As in the answer without a stream.")
+    background: Literal["opaque"] = "opaque"
+    output_format: ImageFormat = Field(description="How the picture is written.")
+    safety_identifier: str | None = Field(None, description="As in the answer without a stream.")
+    usage: Usage
+    revised_prompt: str | None = Field(None, description="As in the answer without a stream.")
+    seed: int = Field(description="Seed of this picture.")
+    model: str = Field(description="The model that painted.")
+    revision: str = Field(description="Content hash of its weights and configuration.")
+    variant: str = Field(description="Variant of the model.")
+    steps: int = Field(description="Denoising steps.")
+    guidance: float = Field(description="Guidance scale.")
+    scheduler: str = Field(description="Scheduler.")
+    timings_s: dict[str, float] = Field(description="Seconds by stage, of this picture.")
+    fallbacks: list[str] = Field(description="What was done otherwise than asked.")
+    plan: dict[str, Any] | None = Field(None, description="As in the answer without a stream.")
+
+
+class QualityCard(BaseModel):
+    """What a level of `quality` means."""
+
+    variant: str = Field(description="The variant that paints.")
+    steps: int = Field(description="Its steps.")
+
+
+class VariantCard(BaseModel):
+    """One variant of a model that is served."""
+
+    revision: str = Field(description="Content hash of its weights and configuration.")
+    steps: int = Field(description="Its own denoising steps.")
+    guidance: float = Field(description="Its own guidance scale.")
+    bits: int = Field(description="Bits per weight.")
+    origin: dict[str, Any] = Field(
+        description="Where it comes from: `parent`, `method`, `data`, `metrics`, as published."
+    )
 
 
 class ModelCard(BaseModel):
@@ -166,6 +280,8 @@ class ModelCard(BaseModel):
     revision: str = Field(description="Content hash of weights and configuration.")
     variant: str = Field(description="The variant that is served.")
     variants: list[str] = Field(description="All variants in its folder, the default first.")
+    served: dict[str, VariantCard] = Field(description="What each served variant is.")
+    qualities: dict[str, QualityCard] = Field(description="What each level of `quality` means.")
     steps: int = Field(description="Denoising steps where a request names none.")
     guidance: float = Field(description="Guidance scale where a request names none.")
     scheduler: str = Field(description="Scheduler where a request names none.")

@@ -13,8 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import ConfigError
 
 ENV_PREFIX = "FEWSTROKE_"
-PLANNER_PREFIX = "FEWSTROKE_LLM_"
-"""Variables that `fewstroke plan` reads itself."""
+
+KEY_VARIABLE = "FEWSTROKE_API_KEY"
+"""What commands that call a server send as their key; no setting of a server."""
 
 SHIPPED_MODEL = Path("checkpoints") / "emoji-scenes"
 
@@ -49,7 +50,7 @@ class Settings(BaseSettings):
     )
     allow_public: bool = Field(
         default=False,
-        description="Permit a `host` that other machines reach. There are no API keys: "
+        description="Permit a `host` that other machines reach although there is no API key: "
         "whoever reaches the port may use it.",
     )
     queue_capacity: int = Field(
@@ -58,14 +59,60 @@ class Settings(BaseSettings):
         le=100_000,
         description="Requests that may wait for the device; the next one gets 429.",
     )
+    serve_variants: str | None = Field(
+        default=None,
+        description="Further variants of the model to load and serve, as names with commas, or "
+        "`all`; each takes memory of its own.",
+    )
     max_steps: int = Field(
         default=100, ge=1, le=1000, description="Most denoising steps that a request may ask for."
     )
     max_prompt_chars: int = Field(
         default=4000, ge=1, le=32_000, description="Longest prompt, in characters."
     )
+    max_images: int = Field(
+        default=10, ge=1, le=10, description="Most pictures that one request may ask for."
+    )
     max_body_bytes: int = Field(
         default=1_048_576, ge=1024, description="Largest request body, in bytes."
+    )
+    max_header_bytes: int = Field(
+        default=65_536,
+        ge=4096,
+        le=1_048_576,
+        description="Largest head of a request (its first line and all headers), in bytes.",
+    )
+    body_timeout_s: float = Field(
+        default=30.0, ge=0.1, le=3600, description="Seconds that a client gets to send its body."
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="Where clients reach the service, as in `https://images.example.org`, for the "
+        "links in answers; none: where the request says that it went.",
+    )
+    url_lifetime_s: int = Field(
+        default=3600,
+        ge=60,
+        le=30 * 86_400,
+        description="Seconds that a link to a picture works; the picture is deleted afterwards.",
+    )
+    idempotency_lifetime_s: int = Field(
+        default=86_400,
+        ge=60,
+        le=30 * 86_400,
+        description="Seconds that an answer is kept for its `Idempotency-Key`.",
+    )
+    max_queue_age_s: float = Field(
+        default=60.0,
+        ge=0.1,
+        le=86_400,
+        description="Seconds after which a waiting request goes before all younger ones.",
+    )
+    batch_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Share of the device that batches get while others wait as well.",
     )
     drain_timeout_s: int = Field(
         default=30,
@@ -126,6 +173,27 @@ class Settings(BaseSettings):
         description="Permit webhooks to addresses that are not on the public internet, and to "
         "plain http.",
     )
+    planner: Literal["none", "grammar", "openai"] = Field(
+        default="none",
+        description="Who plans requests that name no planner; `none` paints prompts as they are.",
+    )
+    llm_model: str | None = Field(
+        default=None, description="Language model that plans, as its server names it."
+    )
+    llm_url: str = Field(
+        default="https://api.openai.com/v1",
+        description="That server, of any make that speaks OpenAI's API, with its `/v1`.",
+    )
+    llm_key: SecretStr | None = Field(default=None, description="Key for that server.")
+    llm_timeout_s: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=600,
+        description="Seconds for a whole plan, after which the grammar plans instead.",
+    )
+    plan_cache_entries: int = Field(
+        default=1024, ge=0, le=1_000_000, description="Plans that are remembered; 0 keeps none."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is written."
     )
@@ -135,6 +203,26 @@ class Settings(BaseSettings):
     log_prompts: bool = Field(
         default=False, description="Write prompts into the log; they may be private."
     )
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the default database, the default storage and the releases lie."""
+        return Path(self.data_dir).expanduser()
+
+    @property
+    def database_location(self) -> str:
+        """URL of the database."""
+        return self.database_url or f"sqlite:///{self.data_folder / 'fewstroke.db'}"
+
+    @property
+    def storage_location(self) -> str:
+        """Folder or URL of the storage."""
+        return self.storage or str(self.data_folder / "files")
+
+    @property
+    def releases_folder(self) -> Path:
+        """Where published models lie."""
+        return self.data_folder / "models"
 
 
 def read_settings(**overrides: object) -> Settings:
@@ -147,8 +235,7 @@ def read_settings(**overrides: object) -> Settings:
         The checked, frozen settings.
 
     Raises:
-        ConfigError: If a value does not fit, a variable with our prefix is no setting, or the
-            host is public without leave.
+        ConfigError: If a value does not fit, or a variable with our prefix is no setting.
     """
     _refuse_unknown_variables(os.environ)
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -160,24 +247,25 @@ def read_settings(**overrides: object) -> Settings:
         raise ConfigError(
             f"{ENV_PREFIX}{name.upper()}={first['input']!r}: {first['msg']}.", param=name
         ) from error
-    check_host(settings)
     return settings
 
 
-def check_host(settings: Settings) -> None:
+def check_host(settings: Settings, num_keys: int) -> None:
     """Refuse to listen where other machines can reach a server that has no keys.
 
     Args:
         settings: The deployment to check.
+        num_keys: API keys that work.
 
     Raises:
-        ConfigError: If the host is not loopback and `allow_public` is off.
+        ConfigError: If the host is not loopback, there is no key, and `allow_public` is off.
     """
-    if settings.allow_public or is_loopback(settings.host):
+    if num_keys or settings.allow_public or is_loopback(settings.host):
         return
     raise ConfigError(
-        f"Refusing to listen on {settings.host!r}: other machines could reach it, and there are "
-        "no API keys. Listen on 127.0.0.1, or pass --allow-public if the network is trusted.",
+        f"Refusing to listen on {settings.host!r}: other machines could reach it, and there is no "
+        "API key. Make one with `fewstroke keys create`, listen on 127.0.0.1, or pass "
+        "--allow-public if the network is trusted.",
         param="host",
     )
 
@@ -236,7 +324,7 @@ def _values(schema: dict[str, object]) -> str:
 def _refuse_unknown_variables(environment: Iterable[str]) -> None:
     known = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
     for name in environment:
-        ours = name.startswith(ENV_PREFIX) and not name.startswith(PLANNER_PREFIX)
+        ours = name.startswith(ENV_PREFIX) and not name.startswith(KEY_VARIABLE)
         if ours and name not in known:
             guess = get_close_matches(name, known, n=1)
             hint = f" Did you mean {guess[0]}?" if guess else ""

@@ -1,5 +1,6 @@
 """What a running server tells: a request id on everything, one structured log line a request."""
 
+import asyncio
 import logging
 import re
 import sys
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import REQUEST_ID_HEADER, envelope, error_response
 from app.settings import Settings
 
-PROBES = frozenset({"/livez", "/readyz"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines ask every few seconds; their log lines are of level debug."""
 
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -65,6 +66,11 @@ class RequestContextMiddleware:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
+                seconds = time.perf_counter() - started
+                service = getattr(scope["app"].state, "service", None) if "app" in scope else None
+                if service is not None:
+                    route = getattr(scope.get("route"), "path", "other")
+                    service.metrics.count_request(route, scope["method"], status, seconds)
                 is_probe = scope["path"] in PROBES
                 log.log(
                     logging.DEBUG if is_probe else logging.INFO,
@@ -72,7 +78,7 @@ class RequestContextMiddleware:
                     method=scope["method"],
                     path=scope["path"],
                     status=status,
-                    duration_ms=round(1000 * (time.perf_counter() - started), 1),
+                    duration_ms=round(1000 * seconds, 1),
                 )
 
 
@@ -84,11 +90,13 @@ class BodyLimitMiddleware:
     Args:
         app: What comes behind.
         max_body_bytes: Largest body that is let through.
+        timeout_s: Seconds in which a body must have arrived.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection.
@@ -102,18 +110,27 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         reason = f"The body is larger than the {self._max_body_bytes} bytes this server takes."
+        late = f"The body did not arrive within the {self._timeout_s:g} s that it gets."
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length) > self._max_body_bytes:
             body = envelope(reason, kind="invalid_request_error", param=None, code="body_too_large")
             response = error_response(Request(scope), 413, body, {"Connection": "close"})
             await response(scope, receive, send)
             return
-        received = 0
+        received, is_whole = 0, False
+        give_up_at = time.monotonic() + self._timeout_s
 
         async def receive_within_limit() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, is_whole
+            if is_whole:  # what is still to come is a disconnect, whenever that may be
+                return await receive()
+            try:
+                async with asyncio.timeout(give_up_at - time.monotonic()):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, late, {"Connection": "close"}) from error
             received += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if received > self._max_body_bytes:
                 raise HTTPException(413, reason, {"Connection": "close"})
             return message

@@ -1,30 +1,34 @@
-"""One real request through the whole application, without a socket."""
+"""Real requests through the whole application, without a socket."""
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.types import ASGIApp, Message
 
+from app.auth import INTERNAL
 from app.schemas import PROMPT_EXAMPLE
 from core.errors import ConfigError
 
 PATH = "/v1/images/generations"
 
 
-async def warm_up(app: ASGIApp) -> None:
-    """Paint one picture as a client would, through every middleware and the queue.
+async def warm_up(app: ASGIApp, variants: Sequence[str]) -> None:
+    """Paint one picture with each variant as a client would, through middleware and queue.
 
     Args:
-        app: The application, its model loaded.
+        app: The application, its models loaded.
+        variants: What to paint with.
 
     Raises:
         ConfigError: If the answer is no success; the message is the answer's. A bug comes through
             as it is.
     """
-    status, body = await _post(app, {"prompt": PROMPT_EXAMPLE, "seed": 0, "user": "warm-up"})
-    if status != 200:
-        raise ConfigError(json.loads(body)["error"]["message"])
+    for variant in variants:
+        asked = {"prompt": PROMPT_EXAMPLE, "seed": 0, "variant": variant, "user": "warm-up"}
+        status, body = await _post(app, asked)
+        if status != 200:
+            raise ConfigError(json.loads(body)["error"]["message"])
 
 
 async def _post(app: ASGIApp, payload: Mapping[str, object]) -> tuple[int, bytes]:
@@ -59,6 +63,7 @@ async def _post(app: ASGIApp, payload: Mapping[str, object]) -> tuple[int, bytes
         "client": None,
         "server": ("localhost", 80),
         "state": {},
+        INTERNAL: True,
     }
     await app(scope, receive, send)
     return received[0]["status"], b"".join(message.get("body", b"") for message in received)

@@ -1,10 +1,12 @@
-"""Is the process alive, and is it warm?"""
+"""Is the process alive, is it warm, and how is it doing?"""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.deps import Service, ServiceDep
 from app.errors import NotReadyError
 from app.schemas import ErrorEnvelope, Health
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 router = APIRouter(tags=["health"])
 
@@ -26,8 +28,18 @@ async def readyz(service: ServiceDep) -> Health:
     return Health(status="ready")
 
 
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"description": "Prometheus' text format.", "content": {PROMETHEUS: {}}}},
+)
+async def metrics(service: ServiceDep) -> Response:
+    """Answer with counters, gauges and histograms; no prompt, key or id is among them."""
+    return Response(service.metrics.render(), media_type=PROMETHEUS)
+
+
 def _check_ready(service: Service) -> None:
     if not service.readiness.is_ready:
-        raise NotReadyError(
-            service.readiness.reason, retry_after_s=service.worker.backlog_s() or 1.0
-        )
+        backlog_s = service.host.state().backlog_s
+        raise NotReadyError(service.readiness.reason, retry_after_s=backlog_s or 1.0)

@@ -1,103 +1,148 @@
 """From words to pictures, in OpenAI's way."""
 
-import asyncio
+import math
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-import structlog
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from app.deps import Service, ServiceDep, require_json
-from app.mapping import to_response, to_specs
-from app.schemas import ErrorEnvelope, ImageRequest, ImageResponse
-from core.errors import GenerationCancelledError, ShuttingDownError
-from pipelines.png import to_png_bytes
-from pipelines.spec import GenerationResult
+from app.auth import INTERNAL
+from app.deps import CallerDep, Service, ServiceDep, require_json
+from app.disconnect import StreamResponse, while_connected
+from app.generation import EVENTS, JSON, Asked, answer_once, open_stream
+from app.idempotency import MAX_KEY_CHARS
+from app.schemas import (
+    CompletedEvent,
+    ErrorEnvelope,
+    ImageRequest,
+    ImageResponse,
+    PartialImageEvent,
+)
+from core.errors import GenerationCancelledError
 
-Answer = TypeVar("Answer")
+REPLAYED = {"Idempotent-Replayed": "true"}
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_ERRORS = {
+    400: "A field is unknown, unsupported or out of range; `param` names it.",
+    401: "No API key, or none that is accepted.",
+    404: "No such model.",
+    408: "The body did not arrive in time.",
+    409: "The Idempotency-Key is in use, or was used for another request.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    429: "The queue is full, or the key asks too often or for too much; see Retry-After.",
+    503: "Shutting down, out of memory, or too late for the caller.",
+}
+
+_STREAM: dict[str, Any] = {
+    "description": "The pictures; with `stream`, server-sent events.",
+    "content": {
+        EVENTS: {
+            "itemSchema": {
+                "oneOf": [
+                    {"$ref": f"#/components/schemas/{kind.__name__}"}
+                    for kind in (PartialImageEvent, CompletedEvent, ErrorEnvelope)
+                ]
+            }
+        }
+    },
+}
 
 
 @router.post(
     "/generations",
     summary="Paint pictures from words",
     dependencies=[Depends(require_json)],
+    response_model=ImageResponse,
     responses={
-        status: {"model": ErrorEnvelope, "description": description}
-        for status, description in {
-            400: "A field is unknown, unsupported or out of range; `param` names it.",
-            404: "No such model.",
-            413: "The body is too large.",
-            415: "The body is not declared as JSON.",
-            429: "The queue is full; Retry-After says when it will have been worked off.",
-            503: "Shutting down, or out of memory.",
-        }.items()
+        200: _STREAM,
+        **{
+            status: {"model": ErrorEnvelope, "description": description}
+            for status, description in _ERRORS.items()
+        },
     },
 )
 async def generate_images(
-    body: ImageRequest, request: Request, service: ServiceDep
-) -> ImageResponse:
-    """Paint `n` pictures and answer with all of them.
+    body: ImageRequest,
+    request: Request,
+    service: ServiceDep,
+    caller: CallerDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            max_length=MAX_KEY_CHARS,
+            description="A name of your choice for this request: sent again under it, the same "
+            "answer comes back and nothing is painted twice.",
+        ),
+    ] = None,
+) -> Response:
+    """Paint `n` pictures and answer with all of them, or with each as it is finished.
 
     A caller who disconnects leaves the queue at once, or stops the work before its next step.
     """
-    return await _while_connected(request, _generate(body, service))
-
-
-async def _generate(body: ImageRequest, service: Service) -> ImageResponse:
-    started = time.perf_counter()
-    specs = await asyncio.to_thread(to_specs, body, service.generator, service.settings)
-    log.info(
-        "generation",
-        num_images=len(specs),
-        size=f"{specs[0].width}x{specs[0].height}",
-        steps=specs[0].num_steps,
-        seed=specs[0].seed,
-        user=body.user,
-        safety_identifier=body.safety_identifier,
-        **({"prompt": body.prompt} if service.settings.log_prompts else {}),
+    asked = Asked(
+        body=body,
+        caller=caller,
+        base_url=service.settings.public_url or str(request.base_url),
+        gives_up_at=_gives_up_at(request),
+        idempotency_key=idempotency_key,
     )
-    results = await service.worker.generate(specs)
-    painted = time.perf_counter()
-    pngs = await asyncio.to_thread(_to_pngs, results)
-    finished = time.perf_counter()
-    in_model_s = sum(results[0].timings_s.values())
-    timings_s = {
-        "queue": max(0.0, painted - started - in_model_s),
-        "png": finished - painted,
-        "total": finished - started,
+    return await _answer(asked, request, service)
+
+
+@router.get(
+    "/content/{name}",
+    summary="Fetch a picture by its link",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The file.",
+            "content": {f"image/{kind}": {} for kind in ("png", "webp", "jpeg")},
+        },
+        403: {"model": ErrorEnvelope, "description": "The link is not signed by this service."},
+        404: {"model": ErrorEnvelope, "description": "The link has expired."},
+    },
+)
+async def fetch_image(
+    name: Annotated[str, Path(max_length=80, description="Last part of the link's path.")],
+    signature: Annotated[str, Query(max_length=80, description="The link's signature.")],
+    service: ServiceDep,
+) -> Response:
+    """Answer with the picture behind a link that `response_format` `"url"` gave.
+
+    The link is its own permission: it needs no key, works on every replica, and expires.
+    """
+    content, kind, remaining_s = await service.links.fetch(name, signature, now=time.time())
+    headers = {
+        "Cache-Control": f"private, max-age={remaining_s}, immutable",
+        "Content-Disposition": f'inline; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
     }
-    return to_response(results, pngs, service.generator, timings_s)
+    return Response(content, media_type=f"image/{kind}", headers=headers)
 
 
-def _to_pngs(results: Sequence[GenerationResult]) -> list[bytes]:
-    return [to_png_bytes(result) for result in results]
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    # a race between the work and the caller's patience; whoever loses is cancelled
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_until_disconnected(request))
+async def _answer(asked: Asked, request: Request, service: Service) -> Response:
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise GenerationCancelledError("The caller left before the picture was finished.")
-        return task.result()
-    except asyncio.CancelledError as error:
-        # only the server cancels a request: when its time to finish what was accepted is over
-        raise ShuttingDownError(
-            "The server is shutting down and stopped before the picture was finished.",
-            retry_after_s=10.0,
-        ) from error
-    finally:
-        watch.cancel()
-        task.cancel()
-        await asyncio.wait((task, watch))
+        if asked.body.stream:
+            stream = await while_connected(request, open_stream(asked, service))
+            headers = REPLAYED if stream.is_stored else {}
+            return StreamResponse(stream, service.metrics.count_disconnect, headers)
+        content, is_stored = await while_connected(request, answer_once(asked, service))
+    except GenerationCancelledError:
+        service.metrics.count_disconnect()
+        raise
+    return Response(content, media_type=JSON, headers=REPLAYED if is_stored else None)
 
 
-async def _until_disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _gives_up_at(request: Request) -> float | None:
+    # OpenAI's clients tell how long they wait for the next byte
+    told = request.headers.get("x-stainless-read-timeout")
+    if told is None or request.scope.get(INTERNAL):
+        return None
+    try:
+        patience_s = float(told)
+    except ValueError:
+        return None
+    return time.monotonic() + patience_s if math.isfinite(patience_s) and patience_s > 0 else None

@@ -13,8 +13,8 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", summary="List the models")
 async def list_models(service: ServiceDep) -> ModelList:
-    """List what can be passed as `model`: one model in this version."""
-    return ModelList(data=[to_card(service.generator.info, service.settings, service.loaded_at)])
+    """List what can be passed as `model`: one model, in one or more variants."""
+    return ModelList(data=[to_card(service.models, service.settings, service.loaded_at)])
 
 
 @router.get(
@@ -25,7 +25,7 @@ async def list_models(service: ServiceDep) -> ModelList:
 async def show_model(
     model_id: Annotated[str, Path(description="A model that the list names.")], service: ServiceDep
 ) -> ModelCard:
-    """Show one model with its revision, sizes and defaults."""
-    model = service.generator.info
-    check_model_name(model_id, model)
-    return to_card(model, service.settings, service.loaded_at)
+    """Show one model with its variants, revisions, sizes and defaults."""
+    models = service.models
+    check_model_name(model_id, next(iter(models.values())))
+    return to_card(models, service.settings, service.loaded_at)

@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,30 +13,37 @@ import structlog
 import uvicorn
 from PIL import Image
 
+from app.auth import KeyLimits, KeyRing
 from app.deps import Service
-from app.generator import Generator
-from app.main import create_app, take_port
+from app.main import create_app, make_server, open_database, take_port
 from app.settings import Settings
-from core.errors import GenerationCancelledError
+from pipelines.orders import Counters
+from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
-from pipelines.spec import GenerationResult, GenerationSpec
+from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 
 PATIENCE_S = 20.0
 
 
-class SteppedGenerator:
-    """Paints pictures of one colour; in its own time, or one step each time a test allows one."""
+@dataclass(eq=False)
+class SteppedRow:
+    spec: GenerationSpec
+    num_done: int = 0
 
-    def __init__(self) -> None:
+
+class SteppedPainter:
+    """Paints stripes in the seed's colour; in its own time, or one step each time it is allowed."""
+
+    def __init__(self, name: str = "stepped", variant: str = "default", steps: int = 4) -> None:
         self.info = ModelInfo(
-            name="stepped",
-            variant="default",
+            name=name,
+            variant=variant,
             revision="0123456789ab",
             pipeline_class="PixArtAlphaPipeline",
             num_parameters=1,
             bits=32,
-            default_steps=4,
+            default_steps=steps,
             default_guidance=4.0,
             sizes=((128, 128), (256, 128)),
             latent_channels=8,
@@ -47,16 +55,16 @@ class SteppedGenerator:
             origin={},
         )
         self.steps_done = 0
-        self.finished: list[tuple[GenerationSpec, ...]] = []
+        self.passes_begun = 0
+        self.finished: list[GenerationSpec] = []
         self.failure: Exception | None = None
-        self.is_cancelled: Callable[[], bool] = lambda: False
         self._permits = threading.Semaphore(0)
         self._runs_freely = threading.Event()
         self._runs_freely.set()
 
     def stop_before_each_step(self) -> None:
         self._runs_freely.clear()
-        self.steps_done = 0
+        self.steps_done = self.passes_begun = 0
 
     def allow(self, num_steps: int) -> None:
         self._permits.release(num_steps)
@@ -68,39 +76,41 @@ class SteppedGenerator:
     def check(self, spec: GenerationSpec) -> None:
         pass
 
+    def key(self, spec: GenerationSpec) -> Hashable:
+        return spec.width, spec.height, spec.guidance_scale > 1
+
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def generate(
-        self,
-        specs: Sequence[GenerationSpec],
-        *,
-        on_step: Callable[[int, int], None] | None = None,
-        is_cancelled: Callable[[], bool] | None = None,
-    ) -> list[GenerationResult]:
-        assert on_step is not None
-        assert is_cancelled is not None
-        self.is_cancelled = is_cancelled
+    def begin(self, spec: GenerationSpec) -> SteppedRow:
         if self.failure is not None:
             raise self.failure
-        for step in range(specs[0].num_steps):
-            if not self._runs_freely.is_set():
-                assert self._permits.acquire(timeout=PATIENCE_S)
-            if is_cancelled():
-                raise GenerationCancelledError("Nobody waits.")
-            self.steps_done += 1
-            on_step(step + 1, specs[0].num_steps)
-        self.finished.append(tuple(specs))
-        return [self._result(spec) for spec in specs]
+        return SteppedRow(spec)
 
-    def _result(self, spec: GenerationSpec) -> GenerationResult:
-        return GenerationResult(
-            image=Image.new("RGB", (spec.width, spec.height), (spec.seed % 256, 0, 0)),
-            spec=spec,
-            model=self.info.name,
-            revision=self.info.revision,
-            timings_s={"encode": 0.0, "denoise": 0.0, "decode": 0.0},
-        )
+    def predict(self, rows: Sequence[SteppedRow]) -> list[int]:
+        self.passes_begun += 1
+        if not self._runs_freely.is_set():
+            assert self._permits.acquire(timeout=PATIENCE_S)
+        return [0] * len(rows)
+
+    def apply(self, row: SteppedRow, prediction: int) -> None:
+        row.num_done += 1
+        self.steps_done += 1
+
+    def preview(self, row: SteppedRow) -> Image.Image:
+        return self._image(row)
+
+    def decode(self, rows: Sequence[SteppedRow], *, tiled: bool = False) -> list[Image.Image]:
+        self.finished += [row.spec for row in rows]
+        return [self._image(row) for row in rows]
+
+    def free_memory(self) -> None:
+        pass
+
+    def _image(self, row: SteppedRow) -> Image.Image:
+        image = Image.linear_gradient("L").resize((row.spec.width, row.spec.height))
+        seed = row.spec.seed
+        return Image.merge("RGB", [image, image.point(lambda v: (v + seed) % 256), image])
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,11 @@ class RunningServer:
     server: uvicorn.Server
     thread: threading.Thread
     app: Any
+    token: str
+
+    @property
+    def counters(self) -> Counters:
+        return self.service.host.intake.counters
 
     @property
     def service(self) -> Service:
@@ -123,32 +138,29 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    generator: Generator, *, is_warm: bool = True, **changes: Any
+    *painters: Painter, is_warm: bool = True, key: KeyLimits | None = None, **changes: Any
 ) -> Iterator[RunningServer]:
     """A real server on a real socket, its event loop in a thread of this process."""
-    settings = Settings(**({"port": 0, "drain_timeout_s": 5} | changes))
-    with take_port(settings) as listener:
-        app = create_app(settings, generator)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                timeout_graceful_shutdown=settings.drain_timeout_s,
-            )
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        port = listener.getsockname()[1]
-        running = RunningServer(f"http://127.0.0.1:{port}/v1", port, server, thread, app)
-        try:
-            until(lambda: server.started)
-            if is_warm:
-                until(lambda: running.service.readiness.is_ready)
-            yield running
-        finally:
-            running.stop()
+    with TemporaryDirectory() as data_dir:
+        given = {"port": 0, "drain_timeout_s": 5, "data_dir": data_dir} | changes
+        settings = Settings(**given)
+        database = open_database(settings)
+        token = KeyRing(database).create("test", key) if key is not None else "none"
+        with take_port(settings) as listener:
+            by_name = {painter.info.variant: painter for painter in painters}
+            app = create_app(settings, by_name, database)
+            server = make_server(app, settings)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            port = listener.getsockname()[1]
+            running = RunningServer(f"http://127.0.0.1:{port}/v1", port, server, thread, app, token)
+            try:
+                until(lambda: server.started)
+                if is_warm:
+                    until(lambda: running.service.readiness.is_ready)
+                yield running
+            finally:
+                running.stop()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -166,7 +178,7 @@ def plain_log() -> None:
 
 
 @pytest.fixture
-def stepped() -> Iterator[SteppedGenerator]:
-    generator = SteppedGenerator()
+def stepped() -> Iterator[SteppedPainter]:
+    generator = SteppedPainter()
     yield generator
     generator.run_freely()

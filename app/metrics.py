@@ -1,0 +1,181 @@
+"""What Prometheus reads at `/metrics`: names, labels and where the numbers come from.
+
+No label holds a prompt, a key or an id; values of labels are few and known beforehand.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pipelines.orders import Counters, QueueState, Tick
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+class Metrics:
+    """The metrics of one application; each has a registry of its own, so that two can be tested."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "fewstroke_http_requests",
+            "Requests by route, method and status.",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self._request_s = Histogram(
+            "fewstroke_http_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ("route",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "fewstroke_refused_requests",
+            "Requests that ended in an error, by its code.",
+            ("code",),
+            registry=self.registry,
+        )
+        self._images = Counter(
+            "fewstroke_images", "Pictures handed out.", ("variant",), registry=self.registry
+        )
+        self._cost = Counter(
+            "fewstroke_cost_units",
+            "Image tokens times steps of the pictures handed out.",
+            registry=self.registry,
+        )
+        self._stage_s = Histogram(
+            "fewstroke_stage_seconds",
+            "Seconds of a request by stage: queue, encode, denoise, decode, file.",
+            ("stage",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._tick_s = Histogram(
+            "fewstroke_tick_seconds",
+            "Seconds of one round of the engine.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "fewstroke_batch_size",
+            "Pictures that advanced together in one forward pass.",
+            buckets=BATCH_SIZES,
+            registry=self.registry,
+        )
+        self._pixels = Counter(
+            "fewstroke_step_pixels",
+            "Pixels times forward passes that were computed.",
+            registry=self.registry,
+        )
+        self._fallbacks = Counter(
+            "fewstroke_planner_fallbacks",
+            "Plans that the grammar made because the language model could not.",
+            registry=self.registry,
+        )
+        self._cut = Counter(
+            "fewstroke_disconnects",
+            "Callers who left before their answer was finished.",
+            registry=self.registry,
+        )
+
+    def watch(self, state: Callable[[], QueueState], counters: Counters) -> None:
+        """Read the engine whenever Prometheus asks.
+
+        Args:
+            state: What waits and what runs.
+            counters: What it did.
+        """
+        self.registry.register(_EngineCollector(state, counters))
+
+    def count_tick(self, tick: Tick) -> None:
+        """Note one round of the engine; called from its thread.
+
+        Args:
+            tick: What it did.
+        """
+        self._tick_s.observe(tick.seconds)
+        if tick.num_rows:
+            self._batch.observe(tick.num_rows)
+        self._pixels.inc(tick.cost)
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Note one answered request.
+
+        Args:
+            route: Its route, as a template; never a path that a client chose.
+            method: Its method.
+            status: Status of the answer.
+            seconds: How long it took.
+        """
+        self._requests.labels(route, method, str(status)).inc()
+        self._request_s.labels(route).observe(seconds)
+
+    def count_refused(self, code: str) -> None:
+        """Note one request that ended in an error.
+
+        Args:
+            code: The error's code.
+        """
+        self._refused.labels(code).inc()
+
+    def count_images(
+        self, variant: str, num_images: int, cost_units: float, timings_s: Mapping[str, float]
+    ) -> None:
+        """Note pictures that were handed out.
+
+        Args:
+            variant: Who painted.
+            num_images: How many.
+            cost_units: What they cost.
+            timings_s: Seconds by stage.
+        """
+        self._images.labels(variant).inc(num_images)
+        self._cost.inc(cost_units)
+        for stage, seconds in timings_s.items():
+            if stage != "total":
+                self._stage_s.labels(stage).observe(seconds)
+
+    def count_planner_fallback(self) -> None:
+        """Note one plan that was not made by the planner that was asked."""
+        self._fallbacks.inc()
+
+    def count_disconnect(self) -> None:
+        """Note one caller who left."""
+        self._cut.inc()
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, state: Callable[[], QueueState], counters: Counters) -> None:
+        self._state = state
+        self._counters = counters
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the engine's numbers as they are now."""
+        state = self._state()
+        yield _gauge("queue_waiting", "Requests of which no picture has begun.", state.num_waiting)
+        yield _gauge("queue_running", "Requests that have begun.", state.num_running)
+        yield _gauge(
+            "queue_backlog_seconds",
+            "When all accepted work will be done at the measured rate.",
+            state.backlog_s or 0.0,
+        )
+        for name, value in asdict(self._counters).items():
+            what = name.replace("_", " ")
+            family = CounterMetricFamily(f"fewstroke_engine_{name}", f"The engine's {what}.")
+            family.add_metric((), value)
+            yield family
+
+
+def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"fewstroke_{name}", what)
+    family.add_metric((), value)
+    return family
