@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.scene import place, read_scene
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ EPILOG = """[bold]Examples[/bold]
 [cyan]fewstroke generate "two green stars" -n 9 --grid -o stars.png[/cyan]   one contact sheet
 
 [cyan]fewstroke generate "a dog" --seed 7 --steps 30 --guidance 6 --scheduler ddim -o dog.png[/cyan]
+
+[cyan]fewstroke generate "a red apple left of a blue cat" --planner grammar -o placed.png[/cyan]
+
+[cyan]fewstroke generate "an apple and a cat" --plan plan.json --depth release -o placed.png[/cyan]
 
 [cyan]fewstroke generate "a castle" --model ~/models/PixArt-XL-2-512x512 -o castle.png[/cyan]
 """
@@ -56,7 +61,9 @@ def generate(
         int, typer.Option("-n", "--n", min=1, max=MAX_IMAGES, help="How many; seeds count up.")
     ] = 1,
     negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
-    scheduler: Annotated[str, typer.Option(help="dpmpp or ddim.")] = "dpmpp",
+    scheduler: Annotated[
+        str | None, typer.Option(help="dpmpp or ddim.", show_default="the model's")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Diffusers folder or hub name.", show_default="the shipped one"),
@@ -67,14 +74,40 @@ def generate(
         str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Scene plan to paint: a JSON file, or a PNG that was painted by one."),
+    ] = None,
+    planner: Annotated[
+        str, typer.Option(help="Plan the prompt first: grammar (offline) or openai.")
+    ] = "none",
+    depth: Annotated[
+        str | None,
+        typer.Option(
+            help="What layers hear: progressive, release, flat, reversed, or a JSON list.",
+            show_default="the model's",
+        ),
+    ] = None,
+    region_window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Shares of the steps in which regions act.", show_default="the model's"),
+    ] = None,
+    base_ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of a region still hears the prompt.", show_default="the model's"
+        ),
+    ] = None,
 ) -> None:
     """Paint pictures from words, and write them with their making inside."""
     check_output(output)
+    scene = read_scene(prompt, plan=plan, planner=planner, size=size)
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("Loading the model ..."):
         painter = load(model=model, variant=variant, device=device, dtype=dtype)
+        from pipelines.from_plan import plan_notes
         from pipelines.spec import GenerationSpec
     info = painter.info
     width, height = parse_size(size, info)
@@ -86,8 +119,11 @@ def generate(
         guidance_scale=info.default_guidance if guidance is None else guidance,
         width=width,
         height=height,
-        scheduler=scheduler,
+        scheduler=scheduler or info.default_scheduler,
     )
+    first = place(first, scene, info, depth=depth, window=region_window, base_ratio=base_ratio)
+    for note in plan_notes(first):
+        console.print(note, style="yellow", markup=False)
     results = paint(painter, [replace(first, seed=first.seed + k) for k in range(num_images)])
     for path in write(results, output, as_grid=grid):
         console.print(f"Painted [bold]{path}[/bold]")
@@ -167,9 +203,10 @@ def paint(painter: "Generator", specs: "Sequence[GenerationSpec]") -> "list[Gene
         One result per spec, in order.
     """
     from core.progress import progress
+    from pipelines.from_plan import check_planned
 
     for spec in specs:
-        painter.check(spec)
+        check_planned(painter.check, spec)
     label = "Painting" if len(specs) == 1 else f"Painting {len(specs)} pictures"
     with progress(label, total=specs[0].num_steps, unit="steps") as report:
         return painter.generate(specs, on_step=lambda _done, _total: report.advance())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.generate import check_output
+from cli.scene import ask_planner
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,42 +50,34 @@ def plan(
         Path | None, typer.Option("-o", "--output", help="Draw the boxes into this PNG.")
     ] = None,
     llm_model: Annotated[
-        str, typer.Option(envvar="FEWSTROKE_LLM_MODEL", help="Language model, as its server says.")
-    ] = "",
+        str | None, typer.Option(help="Language model, as its server says; or FEWSTROKE_LLM_MODEL.")
+    ] = None,
     llm_url: Annotated[
-        str, typer.Option(envvar="FEWSTROKE_LLM_URL", help="Its server, with /v1.")
-    ] = "https://api.openai.com/v1",
+        str | None, typer.Option(help="Its server, with /v1; or FEWSTROKE_LLM_URL.")
+    ] = None,
     llm_key: Annotated[
-        str, typer.Option(envvar="FEWSTROKE_LLM_KEY", help="Key for that server.")
-    ] = "none",
+        str | None, typer.Option(help="Key for that server; or FEWSTROKE_LLM_KEY.")
+    ] = None,
     llm_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds before the grammar plans instead.")
-    ] = 20.0,
+        float | None,
+        typer.Option(help="Seconds before the grammar plans instead; or FEWSTROKE_LLM_TIMEOUT_S."),
+    ] = None,
 ) -> None:
     """Plan a picture: objects, their boxes, and the words that each region will hear."""
     if output is not None:
         check_output(output)
     shape = read_aspect(aspect)
-    import asyncio
-
     from rich.console import Console
 
-    async def ask() -> "ScenePlan":
-        from llm_prompting.planner import Planner
-
-        if planner != "openai":
-            return await Planner().plan(prompt, aspect=shape, planner=planner)
-        if not llm_model:
-            raise InputError("Which language model? Name it with --llm-model.", param="llm_model")
-        from llm_prompting.openai_backend import OpenAIBackend
-
-        backend = OpenAIBackend(llm_model, base_url=llm_url, api_key=llm_key, timeout_s=llm_timeout)
-        try:
-            return await Planner([backend]).plan(prompt, aspect=shape, planner=planner)
-        finally:
-            await backend.close()
-
-    made = asyncio.run(ask())
+    made = ask_planner(
+        prompt,
+        planner=planner,
+        aspect=shape,
+        llm_model=llm_model,
+        llm_url=llm_url,
+        llm_key=llm_key,
+        llm_timeout_s=llm_timeout,
+    )
     if as_json:
         typer.echo(made.model_dump_json(indent=2, exclude_none=True))
     else:

@@ -86,6 +86,20 @@ def plan_notes(spec: GenerationSpec) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def revised_prompt(spec: GenerationSpec) -> str | None:
+    """Return in one sentence what a plan had painted; None where it changed no word.
+
+    Args:
+        spec: A picture that was made by `with_plan`, or has no plan.
+    """
+    if not spec.plan or not spec.regions:
+        return None
+    plan = ScenePlan.model_validate_json(spec.plan)
+    own = [region.words("both") for region in spec.regions]
+    whole = (plan.content, plan.background, *own, plan.style, plan.details)
+    return ", ".join(filter(None, whole))
+
+
 def _region(thing: PlannedObject, size: tuple[int, int], path: str) -> Region:
     box = thing.box
     return Region(

@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from PIL import Image
 
 from cli.generate import check_output, contact_sheet, generate, parse_size
 from core.errors import CheckpointError, InputError
+from llm_prompting.grammar_backend import plan_by_grammar
 from pipelines.png import read_png_spec
 from pipelines.store import open_checkpoint
 
@@ -73,3 +75,40 @@ def test_what_the_model_cannot_do_is_refused(folder: Path, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="no folder"):
         generate(PROMPT, output=output, model=str(tmp_path / "missing"))
     assert not output.exists()
+
+
+def test_a_planned_picture_can_be_painted_again_from_its_file(folder: Path, tmp_path: Path) -> None:
+    output, again = tmp_path / "x.png", tmp_path / "y.png"
+    common = {"seed": 7, "steps": 3, "model": str(folder), "device": "cpu"}
+    generate(PROMPT, output=output, planner="grammar", depth="release", base_ratio=0.25, **common)
+    spec = read_png_spec(output.read_bytes()).spec
+    assert [region.high for region in spec.regions] == ["an apple", "a cat"]
+    assert (spec.depth, spec.base_share) == ("release", 0.25)
+    generate(PROMPT, output=again, plan=output, depth="release", base_ratio=0.25, **common)
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_a_plan_from_a_file_is_checked_by_path(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    plan = plan_by_grammar(PROMPT).model_dump(mode="json", exclude_none=True)
+    plan["objects"][1]["box"]["x1"] = 2.0
+    file.write_text(json.dumps(plan), "utf-8")
+    for content, told in ((None, "x1"), ("{", "not JSON"), ("[]", "JSON object")):
+        if content is not None:
+            file.write_text(content, "utf-8")
+        with pytest.raises(InputError, match=told):
+            generate(PROMPT, output=tmp_path / "x.png", plan=file, model=str(folder))
+    with pytest.raises(InputError, match="no file"):
+        generate(PROMPT, output=tmp_path / "x.png", plan=tmp_path / "none", model=str(folder))
+    with pytest.raises(InputError, match="either"):
+        generate(PROMPT, output=tmp_path / "x.png", plan=file, planner="grammar")
+
+
+def test_knobs_of_regions_without_regions_are_refused(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "x.png"
+    for knob in ({"depth": "flat"}, {"region_window": (0.0, 0.5)}, {"base_ratio": 0.1}):
+        with pytest.raises(InputError, match="acts on regions alone"):
+            generate(PROMPT, output=output, model=str(folder), device="cpu", **knob)
+    for depth, told in (("[{]", "no JSON"), ("[{}]", "2 cross-attention"), ("deep", "flat")):
+        with pytest.raises(InputError, match=told):
+            generate(PROMPT, output=output, planner="grammar", depth=depth, model=str(folder))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cli.plan import draw, plan, read_aspect
-from core.errors import InputError, UnknownNameError
+from core.errors import ConfigError, InputError, UnknownNameError
 from llm_prompting.grammar_backend import plan_by_grammar
 from llm_prompting.plan import PlannedObject, parse_plan
 
@@ -66,7 +66,7 @@ def test_shapes_are_read_in_either_way_of_writing() -> None:
 def test_an_unknown_planner_and_a_missing_model_are_refused() -> None:
     with pytest.raises(UnknownNameError):
         plan("a cat", planner="gpt")
-    with pytest.raises(InputError, match="--llm-model"):
+    with pytest.raises(ConfigError, match="llm_model"):
         plan("a cat", planner="openai")
 
 
