@@ -9,8 +9,10 @@ from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
 from app.auth import Caller, KeyRing, PermissionDeniedError
+from app.batches import Batches
 from app.database import Database
 from app.engine_host import EngineHost
+from app.files import Files
 from app.idempotency import AnswerBook
 from app.metrics import Metrics
 from app.quotas import Quotas
@@ -50,6 +52,8 @@ class Service:
         host: The engine and its thread.
         database: Keys, answers, files and batches.
         store: Where bytes lie that every replica reaches.
+        files: What was uploaded or produced.
+        batches: Jobs over files.
         keys: The API keys.
         needs_key: Whether a request needs one; decided at the start.
         quotas: What keys have left.
@@ -66,6 +70,8 @@ class Service:
     host: EngineHost
     database: Database
     store: BlobStore
+    files: Files
+    batches: Batches
     keys: KeyRing
     needs_key: bool
     quotas: Quotas

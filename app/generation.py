@@ -33,6 +33,7 @@ from core.errors import (
 from pipelines.events import Done, Event, Failed, Painted, Preview
 from pipelines.from_plan import plan_notes, revised_prompt
 from pipelines.orders import Order
+from pipelines.scheduling import Lane
 from pipelines.spec import GenerationResult
 
 JSON = "application/json"
@@ -54,6 +55,7 @@ class Asked:
         base_url: Where the service is reached from outside, for links.
         gives_up_at: When the caller stops waiting, on the monotonic clock; None for never.
         idempotency_key: Under which the answer is kept; None for none.
+        lane: Which of the engine's queues it joins.
     """
 
     body: ImageRequest
@@ -61,6 +63,7 @@ class Asked:
     base_url: str
     gives_up_at: float | None = None
     idempotency_key: str | None = None
+    lane: Lane = "interactive"
 
     @property
     def canonical(self) -> bytes:
@@ -358,6 +361,7 @@ def _order(asked: Asked, context: Context) -> Order:
     if deadline_s is not None and deadline_s <= 0:
         raise DeadlineError("The caller has stopped waiting before the work began.")
     return Order(
+        lane=asked.lane,
         priority=asked.body.priority or 0,
         variant=context.assignment.effort.variant,
         num_previews=asked.body.partial_images or 0,

@@ -14,18 +14,21 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from app.auth import AuthMiddleware, KeyRing
+from app.batches import Batches
+from app.batching import make_runner
 from app.database import Database
 from app.deps import Service
 from app.draining import DrainingServer
 from app.engine_host import EngineHost
 from app.errors import install_error_handlers, refuse
+from app.files import Files
 from app.idempotency import AnswerBook
 from app.metrics import Metrics
 from app.planning import make_planner
 from app.quotas import Quotas
 from app.refresh import Refresher
 from app.releases import ReleaseShelf
-from app.routes import admin, health, images, models, plans
+from app.routes import admin, batches, files, health, images, models, plans
 from app.schemas import ErrorEnvelope
 from app.settings import Settings, check_host, read_settings
 from app.shared_secrets import shared_secret
@@ -112,8 +115,13 @@ def create_app(
         settle = partial(_settle, service=service, on_failure=on_failed_warm_up)
         warming.add_done_callback(settle)
         sweeping = asyncio.create_task(_sweep(service))
+        runner = make_runner(service) if deployed.run_batches else None
+        if runner is not None:
+            runner.start()
         yield
         service.readiness.end()
+        if runner is not None:
+            await runner.close()
         warming.remove_done_callback(settle)  # a warm-up that we stop has not failed
         warming.cancel()
         sweeping.cancel()
@@ -137,6 +145,7 @@ def create_app(
                 BodyLimitMiddleware,
                 max_body_bytes=deployed.max_body_bytes,
                 timeout_s=deployed.body_timeout_s,
+                max_upload_bytes=deployed.max_file_bytes,
             ),
         ],
         # traces go where OTEL_EXPORTER_OTLP_ENDPOINT says; its log records would hold bodies
@@ -147,8 +156,8 @@ def create_app(
         },
     )
     install_error_handlers(app)
-    for router in (images.router, plans.router, models.router, admin.router, health.router):
-        app.include_router(router)
+    for resource in (images, plans, files, batches, models, admin, health):
+        app.include_router(resource.router)
     return app
 
 
@@ -186,6 +195,8 @@ async def make_service(
         host=host,
         database=database,
         store=store,
+        files=Files(database, store, max_bytes=settings.max_file_bytes),
+        batches=Batches(database),
         keys=keys,
         needs_key=num_made > 0,
         quotas=Quotas(database),

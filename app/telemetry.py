@@ -21,6 +21,14 @@ from app.settings import Settings
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines ask every few seconds; their log lines are of level debug."""
 
+UPLOADS = frozenset({"/v1/files"})
+"""Paths whose bodies are files, and may be large."""
+
+FORM_BYTES = 65_536
+"""What a form has beside its file."""
+
+MIN_UPLOAD_BYTES_PER_S = 100_000
+
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -91,12 +99,16 @@ class BodyLimitMiddleware:
         app: What comes behind.
         max_body_bytes: Largest body that is let through.
         timeout_s: Seconds in which a body must have arrived.
+        max_upload_bytes: Largest body of an upload; it has time in proportion.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, timeout_s: float, max_upload_bytes: int
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
+        self._max_upload_bytes = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection.
@@ -109,16 +121,17 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reason = f"The body is larger than the {self._max_body_bytes} bytes this server takes."
-        late = f"The body did not arrive within the {self._timeout_s:g} s that it gets."
+        max_bytes, timeout_s = self._limits_of(scope)
+        reason = f"The body is larger than the {max_bytes} bytes this server takes."
+        late = f"The body did not arrive within the {timeout_s:g} s that it gets."
         length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        if length.isdigit() and int(length) > max_bytes:
             body = envelope(reason, kind="invalid_request_error", param=None, code="body_too_large")
             response = error_response(Request(scope), 413, body, {"Connection": "close"})
             await response(scope, receive, send)
             return
         received, is_whole = 0, False
-        give_up_at = time.monotonic() + self._timeout_s
+        give_up_at = time.monotonic() + timeout_s
 
         async def receive_within_limit() -> Message:
             nonlocal received, is_whole
@@ -131,11 +144,17 @@ class BodyLimitMiddleware:
                 raise HTTPException(408, late, {"Connection": "close"}) from error
             received += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
-            if received > self._max_body_bytes:
+            if received > max_bytes:
                 raise HTTPException(413, reason, {"Connection": "close"})
             return message
 
         await self._app(scope, receive_within_limit, send)
+
+    def _limits_of(self, scope: Scope) -> tuple[int, float]:
+        if scope["path"] not in UPLOADS:
+            return self._max_body_bytes, self._timeout_s
+        slow_s = self._max_upload_bytes / MIN_UPLOAD_BYTES_PER_S
+        return self._max_upload_bytes + FORM_BYTES, self._timeout_s + slow_s
 
 
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
