@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderDC, DDIMScheduler
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from core.devices import best_device
@@ -75,6 +76,7 @@ class TeacherRecipe:
         warmup_steps: Steps of linear warm-up.
         save_every: Steps between checkpoints.
         sample_every: Steps between picture grids.
+        compiles: Fuse the transformer's operations: minutes at the start, a third faster steps.
         seed: Seed of data, timesteps and noise.
     """
 
@@ -88,6 +90,7 @@ class TeacherRecipe:
     warmup_steps: int = 100
     save_every: int = 250
     sample_every: int = 500
+    compiles: bool = False
     seed: int = 0
 
 
@@ -101,6 +104,7 @@ TEACHER_RECIPES = {
         depth=12,
         save_every=1000,
         sample_every=2000,
+        compiles=True,
     ),
 }
 
@@ -262,6 +266,7 @@ def _new_teacher(
         tokenizer,
         scheduler,
         latent_scale=autoencoder.config.scaling_factor,
+        compiles=settings.compiles,
     )
     return method, tokenizer, scheduler
 
@@ -291,8 +296,8 @@ def configured(recipes: dict[str, Config], name: str, changes: list[str]) -> Con
             raise UnknownNameError("setting", key, known, param="set")
         kind = type(getattr(settings, key))
         try:
-            values[key] = kind(text)
-        except ValueError as error:
+            values[key] = TypeAdapter(kind).validate_python(text)
+        except ValidationError as error:
             raise InputError(
                 f"{key} takes a {kind.__name__}, not {text!r}.", param=f"set.{key}"
             ) from error

@@ -65,6 +65,7 @@ class TeacherMethod(Method):
         tokenizer: Turns captions into tokens.
         scheduler: The noise schedule.
         latent_scale: Factor that brings latents to unit spread.
+        compiles: Fuse the transformer's operations: minutes at the start, a third faster steps.
 
     Source:
         Salimans and Ho, arXiv 2202.00512, appendix D (velocity); Lin et al., arXiv 2305.08891
@@ -86,6 +87,7 @@ class TeacherMethod(Method):
         scheduler: DDIMScheduler,
         *,
         latent_scale: float,
+        compiles: bool = False,
     ) -> None:
         super().__init__(
             {
@@ -98,6 +100,8 @@ class TeacherMethod(Method):
         self._middle_tokens: Tensor | None = None
         blocks = transformer.transformer_blocks
         blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep_tokens)
+        # The compiled twin shares its weights; what samples and publishes stays plain.
+        self._compiled = torch.compile(transformer.forward) if compiles else None
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return the velocity and layout errors on a batch of latents, captions and layouts."""
@@ -107,7 +111,11 @@ class TeacherMethod(Method):
         noisy = self._scheduler.add_noise(latents, noise, timesteps)
         target = self._scheduler.get_velocity(latents, noise, timesteps)
         words, mask = self.encode(batch["captions"])
-        velocity = self.roles["transformer"](
+        if self._compiled is not None:
+            for each in (words, mask):  # captions differ in length: one graph for all of them
+                torch._dynamo.mark_dynamic(each, 1)
+        predict = self._compiled or self.roles["transformer"]
+        velocity = predict(
             noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps
         ).sample
         errors = F.mse_loss(velocity.float(), target, reduction="none").mean(dim=(1, 2, 3))
