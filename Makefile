@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
 
 .NOTPARALLEL:
-.PHONY: help run test check fix docs setup font hooks clean
+.PHONY: help run test check fix docs setup font postgres hooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -29,7 +29,7 @@ help:  ## list the targets
 run: $(VENV)/.ready-serve  ## serve on loopback, ask for one picture, keep serving
 	@$(BIN)/fewstroke demo --port $(PORT) $(if $(ONCE),--once)
 
-test: $(VENV)/.ready-dev font  ## run all tests with coverage
+test: $(VENV)/.ready-dev font postgres  ## run all tests with coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term -n $(JOBS) $(ARGS)
 	@echo "make test: all tests passed."
 
@@ -58,6 +58,9 @@ clean:  ## remove the environment and all caches
 
 font:
 	@tools/setup.sh font
+
+postgres:
+	@tools/setup.sh postgres
 
 $(VENV)/.ready-dev: $(SETUP_INPUTS)
 	@tools/setup.sh dev

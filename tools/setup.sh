@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prepares a bare machine, one step a call: `setup.sh serve`, `setup.sh dev`, `setup.sh font`.
+# Prepares a bare machine, one step a call: `setup.sh serve`, `setup.sh dev`, `setup.sh font`,
+# `setup.sh postgres`.
 # Reads PYTHON (interpreter to use), VENV (folder), TORCH_INDEX_URL (another index for torch).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +20,8 @@ main() {
       install_packages '.[train,dev]'
       ;;
     font) ensure_font ;;
-    *) fail "Usage: tools/setup.sh serve|dev|font" ;;
+    postgres) offer_postgres ;;
+    *) fail "Usage: tools/setup.sh serve|dev|font|postgres" ;;
   esac
 }
 
@@ -74,6 +76,15 @@ ensure_font() {
   install_system_package fonts-noto-color-emoji ||
     fail "The tests need the Noto Color Emoji font. Install it, then run make again:" \
       "  sudo apt-get install fonts-noto-color-emoji"
+}
+
+# Not needed: without it, what runs on both databases is tested on SQLite alone, and says so.
+offer_postgres() {
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+  command -v initdb >/dev/null && return
+  step "PostgreSQL's server programs are missing: tests of batches run on them too"
+  install_system_package postgresql ||
+    step "Tests on PostgreSQL will be skipped. To have them: sudo apt-get install postgresql"
 }
 
 # Only where nobody is asked for a password; otherwise the caller says what to type.
