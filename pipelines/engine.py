@@ -6,6 +6,7 @@ done. No torch here; what a step is, the painter knows (`pipelines/rows.py`).
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 
@@ -32,7 +33,7 @@ class Engine:
 
     def __init__(self, intake: Intake, on_tick: Callable[[Tick], None] | None = None) -> None:
         self.intake = intake
-        self.step_budget = intake.limits.step_budget
+        self._budgets: WeakKeyDictionary[Painter, float] = WeakKeyDictionary()
         self._counters = intake.counters
         self._on_tick = on_tick
         self._clock = intake.clock
@@ -49,8 +50,9 @@ class Engine:
         Returns:
             Whether there was anything to do.
         """
+        self._measure_new_models()
         started_s = self._clock()
-        chosen = self.intake.choose(self.step_budget)
+        chosen = self.intake.choose(self.budget)
         begun = [picture for picture in chosen if self._begin(picture)]
         predicted = self._predict(begun)
         num_rows = sum(self._advance(*pair) for pair in predicted)
@@ -60,7 +62,7 @@ class Engine:
         tick = Tick(
             num_rows=num_rows,
             num_decoded=num_decoded,
-            cost=sum(picture.step_cost for picture, _ in predicted),
+            cost=sum((picture.step_cost for picture, _ in predicted), 0.0),
             seconds=self._clock() - started_s,
         )
         with self.intake.changed:
@@ -68,6 +70,19 @@ class Engine:
         if self._on_tick:
             self._on_tick(tick)
         return True
+
+    def budget(self, painter: Painter) -> float:
+        """Return what one forward pass of a model may cost, in pixels times passes.
+
+        Args:
+            painter: A model; one that was never measured takes one picture at a time.
+        """
+        return self._budgets.get(painter, 0.0)
+
+    def _measure_new_models(self) -> None:
+        for painter in self.intake.variants().values():
+            if painter not in self._budgets:
+                self._budgets[painter] = painter.measure_budget(self.intake.limits.num_rows)
 
     def _begin(self, picture: Picture) -> bool:
         job, started_s = picture.job, self._clock()
@@ -191,9 +206,9 @@ class Engine:
 
     def _shrink(self, pictures: Sequence[Picture]) -> None:
         self._counters.out_of_memory += 1
-        half = sum(picture.step_cost for picture in pictures) / 2
-        self.step_budget = min(self.step_budget, half)
-        _painter(pictures).free_memory()
+        painter, half = _painter(pictures), sum(picture.step_cost for picture in pictures) / 2
+        self._budgets[painter] = min(self.budget(painter), half)
+        painter.free_memory()
 
     def _fail(self, picture: Picture, error: Exception) -> None:
         self.intake.fail(picture.job, error)

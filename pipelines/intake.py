@@ -118,18 +118,18 @@ class Intake:
         job.tell(event)
         self.changed.notify_all()
 
-    def choose(self, budget: float) -> list[Picture]:
+    def choose(self, budget: Callable[[Painter], float]) -> list[Picture]:
         """Return the pictures that advance now, after those whose callers gave up have left.
 
         Args:
-            budget: What one forward pass may cost, in pixels times passes; 0 takes one picture.
+            budget: What one forward pass of a model may cost, in pixels times passes.
         """
         with self.changed:
             now_s = self.clock()
             for job in [job for job in self._jobs if job.gives_up_s and now_s > job.gives_up_s]:
                 waits_s = job.order.deadline_s
                 self.fail(job, DeadlineError(f"Not finished within the {waits_s:g} s allowed."))
-            return self._schedule.next(budget, now_s)
+            return self._schedule.next(lambda key: budget(_painter_of(key)), now_s)
 
     def count_step(self, picture: Picture) -> None:
         """Note that a picture advanced; the caller holds the lock.
@@ -293,3 +293,9 @@ class Intake:
     def _wait_s(self, more: float = 0.0) -> float | None:
         left = sum(picture.cost_left for job in self._jobs for picture in job.pictures)
         return self.rate.seconds(left + more)
+
+
+def _painter_of(key: Hashable) -> Painter:
+    assert isinstance(key, tuple)
+    painter: Painter = key[0]
+    return painter

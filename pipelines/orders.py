@@ -41,14 +41,15 @@ class Limits:
         max_waiting: Requests of one lane that may wait; at least 1.
         batch_share: How much of the device the batch lane gets while both lanes have work, 0..1.
         max_age_s: Whoever is older goes first in its lane.
-        step_budget: What one forward pass may cost, in pixels times passes; 0 takes one picture.
+        num_rows: Pictures of the model's own size that go through its network together; None
+            takes what the model measures at its first tick.
         num_decoded: Pictures that are decoded together; at least 1.
     """
 
     max_waiting: int = 32
     batch_share: float = 0.2
     max_age_s: float = 60.0
-    step_budget: float = 0.0
+    num_rows: int | None = None
     num_decoded: int = 1
 
 

@@ -42,6 +42,14 @@ class Painter(Protocol):
             text: A prompt.
         """
 
+    def measure_budget(self, num_rows: int | None) -> float:
+        """Return what one forward pass should cost at most, in pixels times passes.
+
+        Args:
+            num_rows: Pictures of the model's own size and guidance that go together; None
+                measures how many are worth it.
+        """
+
     def begin(self, spec: GenerationSpec) -> Any:  # noqa: ANN401 - the painter's own
         """Return a row: words, noise and solver of one picture, before its first step.
 

@@ -15,9 +15,14 @@ from core.errors import DeviceMemoryError, NumericsError
 from pipelines.heard import Heard
 from pipelines.invariance import padded_length
 from pipelines.schedulers import make_scheduler
+from pipelines.scheduling import step_cost_of
 from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 from pipelines.text_to_image import TextToImage
+
+CPU_SIZES = (1, 2, 4)
+GPU_SIZES = (1, 2, 4, 8, 16, 32)
+"""Rows of one pass that are tried when a model is new."""
 
 
 class RowPainter:
@@ -66,6 +71,29 @@ class RowPainter:
             num_tokens = max(num_tokens, self.count_tokens(spec.negative_prompt))
         size = (spec.width, spec.height)
         return size, guided, padded_length(num_tokens), bool(spec.regions)
+
+    def measure_budget(self, num_rows: int | None) -> float:
+        """Return what one forward pass should cost at most, in pixels times passes.
+
+        On the CPU only so many rows go together as keep every bit; that is tried, not assumed.
+
+        Args:
+            num_rows: Pictures of the model's own size and guidance that go together; None
+                measures how many are worth it. A pass that does not fit is halved by the engine.
+        """
+        on_cpu = self.model.parts.device.type == "cpu"
+        width, height = self.info.sizes[0]
+        spec = GenerationSpec(
+            prompt="a red circle",
+            num_steps=self.info.default_steps,
+            guidance_scale=self.info.default_guidance,
+            width=width,
+            height=height,
+        )
+        if num_rows is None:
+            sizes = CPU_SIZES if on_cpu else GPU_SIZES
+            num_rows = best_num_rows(measure_rows(self, spec, sizes), exact=on_cpu)
+        return num_rows * step_cost_of(spec)
 
     @torch.inference_mode()
     def begin(self, spec: GenerationSpec) -> "Row":

@@ -12,7 +12,7 @@ Time is shared a step at a time, so whatever joins waits for one step at most to
 
 from bisect import insort
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, Literal, TypeVar
@@ -74,12 +74,12 @@ class FairSchedule(Generic[AnyWork]):
         self._keys: dict[Lane, DeficitRing[Hashable]] = {lane: DeficitRing() for lane in shares}
         self._queues: dict[tuple[Lane, Hashable], list[tuple[float, int, AnyWork]]] = {}
 
-    def next(self, budget: float, now_s: float) -> list[AnyWork]:
+    def next(self, budget: Callable[[Hashable], float], now_s: float) -> list[AnyWork]:
         """Return the work that advances by one step now, and charge for it.
 
         Args:
-            budget: What one step may cost, in pixels times forward passes; the first piece of
-                work is chosen whatever it costs.
+            budget: What one forward pass for a key may cost, in pixels times passes; the first
+                piece of work is chosen whatever it costs.
             now_s: The time on the engine's clock.
 
         Returns:
@@ -94,7 +94,7 @@ class FairSchedule(Generic[AnyWork]):
         # Room that one lane leaves in the pass is filled from the other.
         lanes = [lane, *(other for other in self._shares if other != lane)]
         queued = [work for one in lanes for _, _, work in self._queues.get((one, key), ())]
-        num_rows = max(1, int(budget // queued[0].step_cost))
+        num_rows = max(1, int(budget(key) // queued[0].step_cost))
         chosen = queued[:num_rows]
         for work in chosen:
             self._lanes.charge(work.lane, work.step_cost)

@@ -27,6 +27,7 @@ class CountingPainter:
         self.begun: list[int] = []
         self.previewed: list[tuple[int, int]] = []
         self.num_freed = 0
+        self.best_num_rows = 1
         self.before_pass: Callable[[list[int]], None] = lambda _: None
         self.before_decode: Callable[[list[int], bool], None] = lambda _, __: None
 
@@ -39,6 +40,9 @@ class CountingPainter:
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())
+
+    def measure_budget(self, num_rows: int | None) -> float:
+        return (num_rows or self.best_num_rows) * 2.0 * 128 * 128
 
     def begin(self, spec: GenerationSpec) -> CountedRow:
         self.begun.append(spec.seed)

@@ -1,7 +1,7 @@
 """Whose turn it is."""
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +11,10 @@ from pipelines.scheduling import DeficitRing, FairSchedule, Lane, Rate, Work, co
 from pipelines.spec import GenerationSpec
 
 SHARES: dict[Lane, float] = {"interactive": 0.8, "batch": 0.2}
+
+
+def paying(budget: float) -> Callable[[Hashable], float]:
+    return lambda _: budget
 
 
 def work(
@@ -44,7 +48,7 @@ def schedule(*works: Work, max_age_s: float = 1e9) -> FairSchedule[Work]:
 def spent(made: FairSchedule[Work], num_ticks: int, *, budget: float = 0.0) -> Counter[Work]:
     total: Counter[Work] = Counter()
     for _ in range(num_ticks):
-        for chosen in made.next(budget, 0.0):
+        for chosen in made.next(paying(budget), 0.0):
             total[chosen] += chosen.step_cost  # type: ignore[assignment]
     return total
 
@@ -62,11 +66,11 @@ def test_cost_grows_with_pixels_steps_and_guidance() -> None:
 
 def test_nothing_is_chosen_from_nothing() -> None:
     made = schedule()
-    assert made.next(10.0, 0.0) == []
+    assert made.next(paying(10.0), 0.0) == []
     one = work()
     made.add(one)
     made.remove(one)
-    assert made.next(10.0, 0.0) == []
+    assert made.next(paying(10.0), 0.0) == []
 
 
 def test_equal_requests_are_served_in_the_order_they_came() -> None:
@@ -74,7 +78,7 @@ def test_equal_requests_are_served_in_the_order_they_came() -> None:
     made = schedule(*reversed(works))
     order = []
     for _ in works:
-        (first,) = made.next(0.0, 10.0)
+        (first,) = made.next(paying(0.0), 10.0)
         made.remove(first)
         order.append(first)
     assert order == works
@@ -83,14 +87,14 @@ def test_equal_requests_are_served_in_the_order_they_came() -> None:
 def test_a_pass_holds_as_much_of_one_key_as_the_budget_pays() -> None:
     works = [work("a", cost=3.0, at=float(k)) for k in range(5)]
     made = schedule(*works)
-    assert made.next(9.5, 0.0) == works[:3]
-    assert made.next(100.0, 0.0) == works
-    assert made.next(1.0, 0.0) == works[:1]
+    assert made.next(paying(9.5), 0.0) == works[:3]
+    assert made.next(paying(100.0), 0.0) == works
+    assert made.next(paying(1.0), 0.0) == works[:1]
 
 
 def test_what_is_due_first_goes_first_within_a_key() -> None:
     long, short = work(at=0.0, due=400.0), work(at=1.0, due=5.0)
-    assert schedule(long, short).next(0.0, 1.0) == [short]
+    assert schedule(long, short).next(paying(0.0), 1.0) == [short]
 
 
 @settings(deadline=None, max_examples=30)
@@ -116,7 +120,7 @@ def test_a_lone_request_of_a_rare_kind_does_not_wait_behind_a_crowd() -> None:
     crowd = [work("common", at=float(k) / 100) for k in range(200)]
     lone = work("rare", at=3.0)
     made = schedule(*crowd, lone)
-    firsts = [made.next(0.0, 3.0)[0] for _ in range(6)]
+    firsts = [made.next(paying(0.0), 3.0)[0] for _ in range(6)]
     assert firsts.count(lone) == 3
 
 
@@ -134,7 +138,7 @@ def test_a_lane_that_is_alone_gets_everything() -> None:
 
 def test_room_in_a_pass_is_filled_from_the_other_lane() -> None:
     loud, patient = work("a"), work("a", lane="batch")
-    assert schedule(patient, loud).next(2.0, 0.0) in ([loud, patient], [patient, loud])
+    assert schedule(patient, loud).next(paying(2.0), 0.0) in ([loud, patient], [patient, loud])
 
 
 def test_weight_is_a_multiple_of_the_share() -> None:
@@ -147,7 +151,7 @@ def test_whoever_is_too_old_goes_first_in_its_lane() -> None:
     old = work("rare", at=0.0, due=1000.0)
     urgent = [work("common", at=50.0, due=50.0, weight=8.0) for _ in range(3)]
     made = schedule(old, *urgent, max_age_s=60.0)
-    assert [made.next(0.0, 61.0) for _ in range(3)] == [[old]] * 3
+    assert [made.next(paying(0.0), 61.0) for _ in range(3)] == [[old]] * 3
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 8)), min_size=1, max_size=20))
@@ -158,7 +162,7 @@ def test_everything_is_finished_in_as_many_ticks_as_there_are_steps(
     for key, steps in asked:
         made.add(work(key, steps=steps))
     num_ticks = 0
-    while chosen := made.next(0.0, 0.0):
+    while chosen := made.next(paying(0.0), 0.0):
         num_ticks += 1
         chosen[0].steps_left -= 1
         if not chosen[0].steps_left:
