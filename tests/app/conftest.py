@@ -82,6 +82,9 @@ class SteppedPainter:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
+    def measure_budget(self, num_rows: int | None) -> float:
+        return 0.0
+
     def begin(self, spec: GenerationSpec) -> SteppedRow:
         if self.failure is not None:
             raise self.failure
