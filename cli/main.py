@@ -17,10 +17,10 @@ from core.errors import FewstrokeError
 USAGE_ERROR = 2
 
 # Each is a module of this package with a function of its name and an EPILOG, in order of the help.
-_COMMANDS = ("demo", "generate", "plan", "serve")
+_COMMANDS = ("demo", "generate", "plan", "quantize", "serve")
 
 # Each is a module of this package with an `app` of several commands.
-_GROUPS = ("train", "evaluate")
+_GROUPS = ("train", "evaluate", "distill")
 
 
 def main() -> None:

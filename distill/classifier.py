@@ -1,5 +1,7 @@
 """Training the two feature networks: what stands in a latent scene, what a small photo shows."""
 
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -7,10 +9,98 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distill.features import Classifier, ClassifierShape
+from distill.features import Classifier, ClassifierShape, save_classifier
 from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES
 from training.data import LAYOUT_CELLS
-from training.method import Batch, Method, Phase, StepOutput
+from training.loop import LoopConfig, run
+from training.method import Batch, Method, Phase, Source, StepOutput
+from training.optimizers import OptimizerConfig
+from training.recorders import write_run_record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierRecipe:
+    """Settings of a classifier's training.
+
+    Attributes:
+        num_steps: Optimizer steps.
+        batch_size: Samples a step.
+        num_scenes: Scenes that are drawn from, for latent scenes.
+        width: Channels of the first level; each further level has twice as many.
+        num_blocks: Residual blocks per level.
+        learning_rate: AdamW's peak.
+        weight_decay: Of matrices.
+        save_every: Steps between checkpoints.
+        precision: "bf16" or "no".
+        seed: Seed of data and first weights.
+    """
+
+    num_steps: int = 1500
+    batch_size: int = 64
+    num_scenes: int = 8000
+    width: int = 96
+    num_blocks: int = 2
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    save_every: int = 250
+    precision: str = "bf16"
+    seed: int = 0
+
+
+CLASSIFIER_RECIPES: dict[str, ClassifierRecipe] = {
+    "cpu": ClassifierRecipe(),
+    "gpu": ClassifierRecipe(num_steps=20_000, batch_size=256, num_scenes=40_000, width=192),
+}
+
+
+def train_classifier(
+    classifier: Classifier,
+    source: Source,
+    held_out: Batch,
+    settings: ClassifierRecipe,
+    run_dir: Path,
+    *,
+    latent_scale: float = 1.0,
+    minutes: float | None = None,
+) -> Path:
+    """Train, or go on training, a classifier, and measure it on what it never saw.
+
+    Args:
+        classifier: Untrained.
+        source: Labelled batches.
+        held_out: One batch that the source never gives.
+        settings: How.
+        run_dir: Folder of the run.
+        latent_scale: What latents are multiplied with; 1 for pixels.
+        minutes: Stop after this long, with a checkpoint.
+
+    Returns:
+        Folder of the classifier with averaged weights.
+    """
+    loop = LoopConfig(
+        num_steps=settings.num_steps,
+        optimizer=OptimizerConfig(
+            learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        precision=settings.precision,
+        save_every=settings.save_every,
+        seed=settings.seed,
+        time_limit_s=None if minutes is None else 60 * minutes,
+    )
+    write_run_record(run_dir, {**asdict(settings), "loop": asdict(loop)})
+    done = run(ClassifierMethod(classifier, latent_scale=latent_scale), source, loop, run_dir)
+    pictures: Tensor = held_out["latents" if "latents" in held_out else "pixels"] * latent_scale
+    device = next(classifier.parameters()).device
+    with torch.no_grad():
+        answers = [classifier.answers(part.to(device)) for part in pictures.split(64)]
+    truths = questions(held_out, classifier.shape)
+    by_question = zip(zip(*answers, strict=True), truths, strict=True)
+    metrics = {
+        f"accuracy_{index}": float(accuracy(torch.cat(parts).cpu(), truth))
+        for index, (parts, truth) in enumerate(by_question)
+    }
+    metrics |= {"samples_seen": float(done.num_samples), "num_held_out": float(len(pictures))}
+    return save_classifier(classifier, run_dir / "classifier", metrics=metrics)
 
 
 class ClassifierMethod(Method):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from core.errors import InputError
 
@@ -15,11 +16,13 @@ class Stage:
         teacher_steps: Steps that its teacher takes.
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
             1 where the teacher is a student itself, or is not guided.
+        is_chained: Whether the student before it is its teacher, and not the first teacher.
     """
 
     num_steps: int
     teacher_steps: int
     guidance: float = 1.0
+    is_chained: bool = False
 
     @property
     def ratio(self) -> int:
@@ -39,14 +42,14 @@ def chain(
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
-    teachers = [teacher_steps, *steps[:-1]]
-    for teacher, student in zip(teachers, steps, strict=True):
+    for teacher, student in pairwise([teacher_steps, *steps]):
         _check_divides(student, teacher)
-    scales = [guidance] + [1.0] * (len(steps) - 1)
-    return tuple(
-        Stage(num_steps=student, teacher_steps=teacher, guidance=scale)
-        for teacher, student, scale in zip(teachers, steps, scales, strict=True)
+    first = Stage(num_steps=steps[0], teacher_steps=teacher_steps, guidance=guidance)
+    later = (
+        Stage(num_steps=student, teacher_steps=teacher, is_chained=True)
+        for teacher, student in pairwise(steps)
     )
+    return (first, *later)
 
 
 def fan(

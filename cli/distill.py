@@ -1,0 +1,295 @@
+"""`fewstroke distill`: students that need few steps, from the shipped teacher or one's own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import distill_cifar10
+from cli.students import AGAIN, is_main_process, steps_from, tell
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    from distill.captioned import Teacher
+    from distill.teach import Student
+    from pipelines.store import Checkpoint
+
+app = typer.Typer(
+    help="Teach a student to paint in 8, 4, 2 or 1 steps what its teacher paints in 50.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(distill_cifar10.app, name="cifar10")
+
+Model = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="The variant of it that teaches.",
+        show_default="teacher, or the only one",
+    ),
+]
+Steps = Annotated[
+    str, typer.Option(help="Steps of the students, many to few; each divides the one before.")
+]
+Recipe = Annotated[str, typer.Option(help="Named settings: cpu, gpu or paper.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting, e.g. num_steps=500.")
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of this run.", show_default="runs/distill-METHOD"),
+]
+Latents = Annotated[
+    Path, typer.Option(help="Where encoded scenes are kept; missing ones are drawn.")
+]
+Ablation = Annotated[
+    str | None,
+    typer.Option(help="Only of rdd: keep logits, cfd, is, m, cfd-is, cfd-m or cfd-is-m."),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        help="What looks at pictures: a classifier's folder, 'teacher', or module:function.",
+        show_default="runs/classifier/classifier where the method needs one",
+    ),
+]
+Minutes = Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")]
+Publish = Annotated[
+    bool, typer.Option("--publish", help="Add the students to the checkpoint as variants.")
+]
+Default = Annotated[
+    int | None, typer.Option(help="With --publish: serve the student of so many steps by default.")
+]
+
+SHIPPED = "checkpoints/emoji-scenes"
+KEPT_LATENTS = Path("runs/latents")
+CLASSIFIER = "runs/classifier/classifier"
+
+
+# Each method is a command of its own name: what it does, and an example.
+_METHODS = {
+    "progressive": (
+        "Halve and halve again: one student step lands where several of its teacher's land.",
+        "[bold]fewstroke distill progressive --from teacher --steps 8,4,2,1[/bold]",
+    ),
+    "rcfd": (
+        "Compare what a classifier sees in the pictures.",
+        "[bold]fewstroke distill rcfd --from teacher --features runs/classifier/classifier[/bold]",
+    ),
+    "rdd": (
+        "Compare also what pixels are to each other, within the batch and with earlier batches.",
+        "[bold]fewstroke distill rdd --from teacher --steps 8,4,2,1 --publish --default 4[/bold]. "
+        "One term alone: [bold]--ablation is[/bold]. The published code's queue: [bold]--set "
+        "queue=release[/bold]. On two GPUs: [bold]accelerate launch --multi_gpu --num_processes 2 "
+        "-m cli.main distill rdd[/bold]",
+    ),
+    "consistency": (
+        "Make every point of a step's path lead to the same place: the baseline.",
+        "[bold]fewstroke distill consistency --from teacher --steps 4[/bold]",
+    ),
+}
+
+
+def _command(method: str) -> Callable[..., None]:
+    def distill(
+        *,
+        model: Model = SHIPPED,
+        teacher: From = None,
+        steps: Steps = "8,4,2,1",
+        recipe: Recipe = "cpu",
+        changes: Set = None,
+        ablation: Ablation = None,
+        features: Features = None,
+        run_dir: RunDir = None,
+        latents: Latents = KEPT_LATENTS,
+        minutes: Minutes = None,
+        publish: Publish = False,
+        default: Default = None,
+    ) -> None:
+        from distill.captioned import features_of, ground_of, latents_of, load_teacher
+        from distill.recipes import WAYS, loop_of, method_maker, recipe_settings, stages_of
+        from distill.teach import teach
+
+        counts = steps_from(steps)
+        settings = recipe_settings(recipe, changes or [], method=method, ablation=ablation)
+        stages = stages_of(method, counts, settings)
+        _check_default(default, counts)
+        checkpoint = open_teacher(model, teacher)
+        networks = load_teacher(checkpoint.root, checkpoint.transformer)
+        chosen = (features or CLASSIFIER) if WAYS.get(method).needs_features else None
+        network = features_of(chosen, networks)
+        source, encoder = latents_of(
+            networks,
+            latents,
+            num_scenes=settings.num_scenes,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+        )
+        ground = ground_of(networks, source, features=network, encoder=encoder)
+        home = run_dir or Path("runs") / f"distill-{method}"
+        students = teach(
+            ground,
+            stages,
+            method_maker(method, ground, settings, network),
+            loop_of(settings, minutes=minutes),
+            home,
+            settings={"method": method, "features": chosen, **asdict(settings)},
+        )
+        tell(students, len(stages), home)
+        if students and is_main_process():
+            compare(networks, students, settings.guidance, home / "students.png")
+            if publish and len(students) == len(stages):
+                publish_students(method, students, checkpoint, default)
+
+    return distill
+
+
+for _name, (_help, _example) in _METHODS.items():
+    app.command(_name, help=_help, epilog=f"Example: {_example}. {AGAIN}")(_command(_name))
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke distill classifier --run-dir runs/classifier[/bold]. " + AGAIN
+)
+def classifier(
+    *,
+    model: Model = SHIPPED,
+    teacher: From = None,
+    recipe: Annotated[str, typer.Option(help="Named settings: cpu or gpu.")] = "cpu",
+    changes: Set = None,
+    run_dir: Path = Path("runs/classifier"),
+    latents: Latents = KEPT_LATENTS,
+    num_held_out: Annotated[
+        int, typer.Option(min=1, help="Unseen scenes that it is measured on.")
+    ] = 256,
+    minutes: Minutes = None,
+) -> None:
+    """Train the network that looks at latent scenes: noun and colour, place by place."""
+    import torch
+
+    from distill.captioned import latents_of, load_teacher, unseen_scenes
+    from distill.classifier import (
+        CLASSIFIER_RECIPES,
+        latent_classifier,
+        levels_to_layout,
+        train_classifier,
+    )
+    from training.recipes import configured
+
+    settings = configured(CLASSIFIER_RECIPES, recipe, changes or [])
+    checkpoint = open_teacher(model, teacher)
+    networks = load_teacher(checkpoint.root, checkpoint.transformer)
+    source, encoder = latents_of(
+        networks,
+        latents,
+        num_scenes=settings.num_scenes,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    config = networks.transformer.config
+    levels = levels_to_layout(config.sample_size)
+    torch.manual_seed(settings.seed)  # first weights, which torch draws globally
+    network = latent_classifier(
+        channels=config.in_channels,
+        widths=tuple(settings.width * 2**level for level in range(levels)),
+        num_blocks=settings.num_blocks,
+        trained_on=encoder,
+    )
+    folder = train_classifier(
+        network,
+        source,
+        unseen_scenes(networks, num_scenes=num_held_out),
+        settings,
+        run_dir,
+        latent_scale=networks.task.latent_scale,
+        minutes=minutes,
+    )
+    typer.echo(f"Classifier: {folder}")
+
+
+def open_teacher(model: str, variant: str | None) -> "Checkpoint":
+    """Return the checkpoint with the variant that teaches: never a student by accident.
+
+    Args:
+        model: Folder or hub name.
+        variant: Which of its transformers; None takes the one called "teacher" if there is one,
+            whatever the folder serves by default.
+    """
+    from pipelines.store import open_checkpoint
+
+    checkpoint = open_checkpoint(model, variant=variant)
+    if variant is None and "teacher" in checkpoint.info.variants:
+        return open_checkpoint(model, variant="teacher")
+    return checkpoint
+
+
+def compare(
+    networks: "Teacher", students: "Sequence[Student]", guidance: float, path: Path
+) -> None:
+    """Draw the same prompts and seeds with the teacher in 50 steps and with every student.
+
+    Args:
+        networks: The teacher.
+        students: Finished.
+        guidance: The teacher's.
+        path: PNG file to write.
+    """
+    from diffusers import PixArtTransformer2DModel
+
+    from distill.pictures import comparison
+
+    rows = [(networks.transformer, 50, guidance)]
+    rows += [
+        (PixArtTransformer2DModel.from_pretrained(each.folder), each.num_steps, 1.0)
+        for each in students
+    ]
+    typer.echo(f"Same seeds, teacher above: {comparison(networks.painter, rows, path)}")
+
+
+def publish_students(
+    method: str, students: "Sequence[Student]", checkpoint: "Checkpoint", default: int | None
+) -> None:
+    """Add students to the checkpoint that they came from, as "METHOD-STEPS".
+
+    Args:
+        method: How they were taught.
+        students: Finished.
+        checkpoint: Their teacher's.
+        default: Steps of the student that is served by default; None leaves the default alone.
+    """
+    from diffusers import PixArtTransformer2DModel
+
+    from training.publish import add_variant
+
+    for student in students:
+        name = f"{method}-{student.num_steps}"
+        add_variant(
+            checkpoint.root,
+            name,
+            PixArtTransformer2DModel.from_pretrained(student.folder),
+            origin={
+                "parent": checkpoint.info.variant,
+                "method": method,
+                "data": "emoji scenes, split train",
+                "metrics": {
+                    "samples_seen": student.num_samples,
+                    "train_hours": round(student.hours, 2),
+                },
+            },
+            num_steps=student.num_steps,
+            guidance=1.0,
+            scheduler="ddim",
+            is_default=student.num_steps == default,
+        )
+        typer.echo(f"Published as variant {name} of {checkpoint.root}")
+
+
+def _check_default(default: int | None, steps: tuple[int, ...]) -> None:
+    if default is not None and default not in steps:
+        raise InputError(
+            f"--default {default} is none of the students' steps: {steps}.", param="default"
+        )

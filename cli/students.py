@@ -1,0 +1,76 @@
+"""What the commands that teach students have in common: steps in, finished students out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    from distill.teach import Student
+    from evaluation.distances import Distance
+
+AGAIN = "The same command again goes on where it was stopped."
+
+
+def steps_from(text: str) -> tuple[int, ...]:
+    """Return "8,4,2,1" as numbers.
+
+    Args:
+        text: Whole numbers between commas.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} are no steps: give whole numbers between commas, such as 8,4,2,1.",
+            param="steps",
+        ) from error
+
+
+def tell(students: "Sequence[Student]", num_stages: int, home: Path) -> None:
+    """Say which students are finished.
+
+    Args:
+        students: What `teach` returned.
+        num_stages: How many were asked for.
+        home: Folder of the run.
+    """
+    for student in students:
+        typer.echo(
+            f"{student.num_steps} steps: {student.folder} ({student.num_samples} samples, "
+            f"{student.hours:.2f} h)"
+        )
+    if len(students) < num_stages:
+        typer.echo(f"Stopped in time: {len(students)} of {num_stages} in {home}. {AGAIN}")
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes for all."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def show_table(
+    title: str, measured: "Mapping[str, Mapping[int, tuple[Distance, Distance]]]"
+) -> None:
+    """Print distances by method and steps.
+
+    Args:
+        title: What was measured, in which feature space.
+        measured: What `distance_table` returned.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("method", "steps", "Frechet (95 %)", "kernel", title=title)
+    for method, by_steps in measured.items():
+        for num_steps, (frechet, kernel) in by_steps.items():
+            shown.add_row(method, str(num_steps), str(frechet), str(kernel))
+    Console().print(shown)

@@ -1,0 +1,195 @@
+"""One distillation, from a teacher to its last student. Read `teach` first."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from accelerate import PartialState
+from diffusers import ModelMixin
+from torch import nn
+
+from core.errors import CheckpointError
+from distill.noise import NoiseSchedule
+from distill.stages import Stage
+from distill.student import StudentMethod
+from distill.tasks import Task
+from training.loop import LoopConfig, run
+from training.method import Sampler, Source
+from training.recorders import write_run_record
+
+MakeMethod = Callable[[nn.Module, nn.Module, Stage], StudentMethod]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What a distillation stands on.
+
+    Attributes:
+        teacher: A diffusers network; copied, never moved.
+        task: What is denoised and what is heard.
+        noise: The teacher's schedule.
+        source: What it was trained on, or the like.
+        draws: Makes what draws pictures of a student of so many steps.
+    """
+
+    teacher: ModelMixin
+    task: Task
+    noise: NoiseSchedule
+    source: Source
+    draws: Callable[[int], Sampler]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Student:
+    """A student that was taught to the end.
+
+    Attributes:
+        num_steps: Steps it takes.
+        folder: Its network, as diffusers saves it.
+        num_samples: Samples it learned from.
+        hours: Wall-clock hours it took.
+    """
+
+    num_steps: int
+    folder: Path
+    num_samples: int
+    hours: float
+
+
+def teach(
+    ground: Ground,
+    stages: Sequence[Stage],
+    make_method: MakeMethod,
+    loop: LoopConfig,
+    run_dir: Path,
+    *,
+    settings: Mapping[str, Any],
+) -> list[Student]:
+    """Teach one student after another, resuming wherever an earlier call was stopped.
+
+    A student starts with the weights of the one before it, the first with the teacher's.
+
+    Args:
+        ground: Teacher, data, schedule.
+        stages: In order.
+        make_method: Makes the method of a stage from student and teacher.
+        loop: How each stage is trained; its time limit is that of all stages together.
+        run_dir: Folder of the distillation: one folder per stage, and plan.json.
+        settings: Everything else that decides the outcome. A folder that was begun with others is
+            a CheckpointError.
+
+    Returns:
+        The students that are finished; fewer than the stages if time ran out.
+    """
+    _keep_plan(run_dir, ground.teacher, stages, {**settings, "loop": _deciding(loop)})
+    started, finished, before = monotonic(), list[Student](), ground.teacher
+    for stage in stages:
+        home = run_dir / f"{stage.num_steps}-steps"
+        teacher = before if stage.is_chained else ground.teacher
+        student = _finished(home, stage, ground.teacher)
+        if student is None:
+            network = deepcopy(before)
+            limit = loop.time_limit_s
+            left = None if limit is None else max(0.0, limit - (monotonic() - started))
+            done = run(
+                make_method(network, teacher, stage),
+                ground.source,
+                replace(loop, seed=loop.seed + stage.num_steps, time_limit_s=left),
+                home,
+                sampler=ground.draws(stage.num_steps),
+            )
+            if done.step < loop.num_steps:
+                return finished
+            student = Student(
+                num_steps=stage.num_steps,
+                folder=home / "student",
+                num_samples=done.num_samples,
+                hours=done.hours,
+            )
+            _keep_student(network, student)
+        else:
+            network = type(ground.teacher).from_pretrained(student.folder, use_safetensors=True)
+        finished.append(student)
+        before = network
+    return finished
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Return a short name of a network's weights.
+
+    Args:
+        network: Any.
+    """
+    digest = hashlib.sha256()
+    for name, weight in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _keep_plan(
+    run_dir: Path, teacher: nn.Module, stages: Sequence[Stage], settings: Mapping[str, Any]
+) -> None:
+    plan = {
+        "teacher": weights_digest(teacher),
+        "stages": [asdict(stage) for stage in stages],
+        **settings,
+    }
+    text = json.dumps(plan, indent=2, default=str) + "\n"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = run_dir / "plan.json"
+    if not file.exists():
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            write_run_record(run_dir, plan)
+            file.write_text(text)
+        return
+    begun, asked = json.loads(file.read_text()), json.loads(text)
+    changed = sorted(name for name in {*begun, *asked} if begun.get(name) != asked.get(name))
+    if changed:
+        raise CheckpointError(
+            f"{run_dir} was begun with other {', '.join(changed)}: use the same settings, or "
+            "another --run-dir.",
+            param="run_dir",
+        )
+
+
+def _deciding(loop: LoopConfig) -> dict[str, Any]:
+    # how often it is saved, logged or drawn, and when it is stopped, decides nothing
+    free = {"save_every", "log_every", "sample_every", "time_limit_s"}
+    return {name: value for name, value in asdict(loop).items() if name not in free}
+
+
+def _keep_student(network: ModelMixin, student: Student) -> None:
+    state = PartialState()
+    if state.is_main_process:
+        fresh = student.folder.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        network.save_pretrained(fresh, safe_serialization=True)
+        record = {"num_samples": student.num_samples, "hours": student.hours}
+        (fresh / "student.json").write_text(json.dumps(record) + "\n")
+        fresh.rename(student.folder)
+    state.wait_for_everyone()
+
+
+def _finished(home: Path, stage: Stage, teacher: ModelMixin) -> Student | None:
+    folder = home / "student"
+    if not (folder / "student.json").is_file():
+        return None
+    record = json.loads((folder / "student.json").read_text())
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} holds no {type(teacher).__name__}: remove {home} to teach it again."
+        )
+    return Student(
+        num_steps=stage.num_steps,
+        folder=folder,
+        num_samples=int(record["num_samples"]),
+        hours=float(record["hours"]),
+    )

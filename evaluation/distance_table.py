@@ -1,0 +1,115 @@
+"""Students of several methods, step counts and seeds, as distances from the same real pictures."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from core.errors import InputError
+from core.progress import track
+from evaluation.distances import Distance, frechet_distance, kernel_distance
+
+# What a method is called in the record of figures.
+SHORT_NAMES: Mapping[str, str] = {"progressive": "pd", "rcfd": "rcfd", "rdd": "rdd"}
+
+Paint = Callable[[Path, int], Tensor]
+
+
+def runs_from(choices: Sequence[str]) -> dict[str, list[Path]]:
+    """Return "rdd=runs/a" and the like as runs by method; a method may have several.
+
+    Args:
+        choices: METHOD=FOLDER, as the command takes them.
+
+    Raises:
+        InputError: If one has another form, or its folder was never begun.
+    """
+    runs: dict[str, list[Path]] = {}
+    for choice in choices:
+        method, equals, folder = choice.partition("=")
+        if not equals or not method:
+            raise InputError(f"{choice!r} is not of the form METHOD=FOLDER.", param="run")
+        if not (Path(folder) / "plan.json").is_file():
+            raise InputError(f"{folder} holds no distillation: it has no plan.json.", param="run")
+        runs.setdefault(method, []).append(Path(folder))
+    return runs
+
+
+def distance_table(
+    runs: Mapping[str, Sequence[Path]], real: Tensor, paint: Paint
+) -> dict[str, dict[int, tuple[Distance, Distance]]]:
+    """Return Frechet and kernel distance of every method at every number of steps.
+
+    Args:
+        runs: Folders of distillations, by method; one per seed.
+        real: Features of real pictures.
+        paint: Makes features of painted pictures from a student's folder and its steps.
+
+    Returns:
+        By method and steps. With several runs the value is their mean, and the interval that of
+        the mean over runs (Student's t, 95 %); with one run it is that run's own.
+    """
+    found = [
+        (method, student)
+        for method, folders in runs.items()
+        for folder in folders
+        for student in sorted(folder.glob("*-steps/student"))
+    ]
+    measured: dict[str, dict[int, list[tuple[Distance, Distance]]]] = {}
+    for method, student in track(found, "Measuring students", unit="students"):
+        num_steps = int(student.parent.name.partition("-")[0])
+        painted = paint(student, num_steps)
+        pair = (frechet_distance(real, painted), kernel_distance(real, painted))
+        measured.setdefault(method, {}).setdefault(num_steps, []).append(pair)
+    return {
+        method: {
+            num_steps: (over_runs([p[0] for p in pairs]), over_runs([p[1] for p in pairs]))
+            for num_steps, pairs in sorted(by_steps.items(), reverse=True)
+        }
+        for method, by_steps in measured.items()
+    }
+
+
+def over_runs(distances: Sequence[Distance]) -> Distance:
+    """Return the mean over runs with its interval; one run keeps its own interval.
+
+    Args:
+        distances: At least one.
+    """
+    if len(distances) == 1:
+        return distances[0]
+    values = torch.tensor([each.value for each in distances], dtype=torch.float64)
+    mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return Distance(value=mean, low=mean - half, high=mean + half)
+
+
+def figures(
+    ground: str, table: Mapping[str, Mapping[int, tuple[Distance, Distance]]]
+) -> dict[str, float]:
+    """Return the table as flat figures for the record.
+
+    Args:
+        ground: "scenes" or "cifar10".
+        table: What `distance_table` returned.
+    """
+    flat: dict[str, float] = {}
+    for method, by_steps in table.items():
+        short = SHORT_NAMES.get(method, method)
+        for num_steps, (frechet, kernel) in by_steps.items():
+            name = f"{ground}_distance_{short}_{num_steps}"
+            flat |= {name: frechet.value, f"{name}_low": frechet.low, f"{name}_high": frechet.high}
+            flat[f"{ground}_kernel_{short}_{num_steps}"] = kernel.value
+    return flat
+
+
+def settings_of(folder: Path) -> dict[str, object]:
+    """Return what a distillation was begun with.
+
+    Args:
+        folder: Of the run.
+    """
+    return dict(json.loads((folder / "plan.json").read_text()))
