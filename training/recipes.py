@@ -108,7 +108,7 @@ TEACHER_RECIPES = {
     ),
 }
 
-Config = TypeVar("Config", AutoencoderRecipe, TeacherRecipe)
+Config = TypeVar("Config")  # a frozen dataclass of plain fields
 
 
 def train_autoencoder(
@@ -285,7 +285,7 @@ def configured(recipes: dict[str, Config], name: str, changes: list[str]) -> Con
     """
     if name not in recipes:
         raise UnknownNameError("recipe", name, recipes, param="recipe")
-    settings = recipes[name]
+    settings: Any = recipes[name]
     known = {field.name for field in fields(settings)}
     values: dict[str, Any] = {}
     for change in changes:
@@ -301,4 +301,5 @@ def configured(recipes: dict[str, Config], name: str, changes: list[str]) -> Con
             raise InputError(
                 f"{key} takes a {kind.__name__}, not {text!r}.", param=f"set.{key}"
             ) from error
-    return replace(settings, **values)
+    changed: Config = replace(settings, **values)
+    return changed
