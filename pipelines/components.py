@@ -13,6 +13,7 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+import quant.loader  # noqa: F401 - teaches diffusers to load low-bit folders
 from core.devices import best_device
 from core.errors import CheckpointError, ConfigError, UnknownNameError
 from pipelines.store import Checkpoint

@@ -32,6 +32,7 @@ from pipelines.integrity import (
 from pipelines.region_defaults import RegionDefaults, read_region_defaults
 from pipelines.schedulers import SCHEDULERS, check_noise_schedule
 from pipelines.sizes import served_sizes
+from quant.precision import LOW_BIT, Manifest, parse_precision, read_manifest
 
 # The longest prompt that each pipeline class of diffusers passes on, in tokens with end mark.
 _MAX_TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
@@ -132,6 +133,8 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
     configs = _check_configs(root, transformer)
     weights = weight_files(transformer, "diffusion_pytorch_model")
     num_parameters, bits = measure_weights(weights)
+    if low_bit := _low_bit(transformer, configs["transformer"]):
+        num_parameters, bits = low_bit.num_parameters, parse_precision(low_bit.precision).weights
     shared = [
         *weight_files(root / "vae", "diffusion_pytorch_model"),
         *weight_files(root / "text_encoder", "model"),
@@ -284,6 +287,18 @@ def _check_configs(root: Path, transformer: Path) -> dict[str, dict[str, object]
     )
     check_noise_schedule(configs["scheduler"], root / "scheduler" / "scheduler_config.json")
     return configs
+
+
+def _low_bit(transformer: Path, config: Mapping[str, object]) -> Manifest | None:
+    entry, file = config.get("quantization_config"), transformer / "config.json"
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or entry.get("quant_method") != LOW_BIT:
+        raise CheckpointError(
+            f"{file} has {entry!r} as quantization_config; served are float weights and those of "
+            f"quant_method {LOW_BIT!r}, which fewstroke quantize writes."
+        )
+    return read_manifest(entry, str(file))
 
 
 def _agree(

@@ -8,7 +8,8 @@ its neutral value and acts times a factor, so one learning rate moves each as fa
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -126,6 +127,7 @@ class StudentLayer(nn.Module):
         super().__init__()
         self._source, self.plan, self._timesteps = [source], plan, timesteps
         self.adapter = adapter
+        self._held: Tensor | None = None
         self.register_buffer("rows", plan.rows)
         self.register_buffer("first_scale", plan.grid.scale)
         self.register_buffer("first_zero", plan.grid.zero)
@@ -149,14 +151,26 @@ class StudentLayer(nn.Module):
             x = x / self.factors.view(-1, *[1, 1] * is_conv)
         if self.plan.activation_bits:
             x = self._rounded(x)
-        grid = self.grid()
-        weight = fake_quantize(self.float_rows(), grid.scale, grid.zero, grid.levels)
-        weight = weight.view(source.weight.shape)
+        weight = self.rounded_weight() if self._held is None else self._held
         if isinstance(source, nn.Conv2d):
             return F.conv2d(
                 x, weight, self.bias, source.stride, source.padding, source.dilation, source.groups
             )
         return F.linear(x, weight, self.bias)
+
+    def rounded_weight(self) -> Float[Tensor, "o i ..."]:
+        """Return the smoothed weight on its grid, in the shape of the float layer's."""
+        grid = self.grid()
+        rows = fake_quantize(self.float_rows(), grid.scale, grid.zero, grid.levels)
+        return rows.view(self._source[0].weight.shape)
+
+    def hold(self, *, on: bool) -> None:
+        """Round the weight once for several passes, or again in each.
+
+        Args:
+            on: Whether the weight of now is held.
+        """
+        self._held = self.rounded_weight() if on else None
 
     @property
     def weight(self) -> Tensor:
@@ -232,6 +246,23 @@ class StudentLayer(nn.Module):
         return fake_quantize(x, scale.view(shape), zero.view(shape), levels)
 
 
+@contextmanager
+def held_weights(student: nn.Module) -> Iterator[None]:
+    """Round every weight once for all passes inside the block; gradients add up as without.
+
+    Args:
+        student: A network with rounding layers.
+    """
+    layers = [module for module in student.modules() if isinstance(module, StudentLayer)]
+    for layer in layers:
+        layer.hold(on=True)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.hold(on=False)
+
+
 def to_student(
     transformer: nn.Module,
     plans: Mapping[str, LayerPlan],
@@ -272,6 +303,11 @@ def pack_in_turn(student: nn.Module, *, method: str, precision: Precision) -> Ma
     """
     layers = {n: m for n, m in student.named_modules() if isinstance(m, StudentLayer)}
     left = [n for n, m in student.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    others = sum(w.numel() for n, w in student.named_parameters() if ".adapter." not in n)
+    num_parameters = others + sum(
+        layer.rows.numel() + (0 if layer.bias is None else len(layer.bias))
+        for layer in layers.values()
+    )
     table: tuple[float, ...] = ()
     forms = {}
     for name, layer in layers.items():
@@ -284,5 +320,6 @@ def pack_in_turn(student: nn.Module, *, method: str, precision: Precision) -> Ma
         precision=str(precision),
         layers=forms,
         timesteps=table if is_static else (),
+        num_parameters=num_parameters,
         float_layers=tuple(left),
     )

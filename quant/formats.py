@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from quant.numerics import packed_bytes
+from quant.packing import packed_bytes
 from quant.precision import LayerFormat
 
 

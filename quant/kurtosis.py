@@ -249,13 +249,15 @@ def _outputs_by_width(
     found: dict[int, Tensor] = {}
     for width in range(max(MIN_BITS, bits - 1), min(MAX_BITS, bits + 1) + 1):
         widths = torch.full((len(weight),), width, dtype=torch.int64, device=weight.device)
-        grid = _released_grid(weight, widths) if released else search_grid(weight, widths)
+        grid = _trial_grid(weight, widths, released=released)
         found[width] = inputs @ dequantize(quantize(weight, grid), grid).T
     return found
 
 
-def _released_grid(weight: Tensor, widths: Tensor) -> Grid:
-    return min_max_grid(weight, widths, whole_zero=True)
+def _trial_grid(weight: Tensor, widths: Tensor, *, released: bool) -> Grid:
+    if released:
+        return min_max_grid(weight, widths, whole_zero=True)
+    return search_grid(weight, widths, coarse=True)
 
 
 def _rounded_inputs(inputs: Tensor, bits: int | None) -> Tensor:

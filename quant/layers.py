@@ -19,14 +19,12 @@ from quant.numerics import (
     byte_to_smoothing,
     byte_to_zero,
     fake_quantize,
-    pack,
-    packed_bytes,
     quantize,
     smoothing_to_byte,
     spread,
-    unpack,
     zero_to_byte,
 )
+from quant.packing import pack, packed_bytes, unpack
 from quant.precision import MAX_BITS, LayerFormat
 from quant.timesteps import Timesteps
 
@@ -249,7 +247,7 @@ class PackedLayer(nn.Module):
         widths = unpack(self.widths, 2, self.shape[0]).long() + min(self.form.widths)
         found = torch.bincount(widths, minlength=9)
         if any(int(found[bits]) != self.form.widths.get(bits, 0) for bits in range(9)):
-            raise InputError("the stored widths are not those of the manifest", param="widths")
+            raise InputError("the stored widths of its channels say otherwise", param="widths")
         places = torch.argsort(torch.argsort(widths, stable=True))
         self.places = places.to(torch.int16 if self.shape[0] < 2**15 else torch.int32)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core.errors import CheckpointError
 from quant.layers import PackedLayer
-from quant.precision import Manifest, read_manifest
+from quant.precision import LOW_BIT, Manifest, read_manifest
 from quant.store import (
     check_headers,
     is_stored_part,
@@ -31,7 +31,7 @@ from quant.store import (
 class LowBitMethod(StrEnum):
     """The name under which diffusers finds us; it asks the name for its `value`."""
 
-    FEWSTROKE = "fewstroke"
+    FEWSTROKE = LOW_BIT
 
 
 class LowBitConfig(QuantizationConfigMixin):

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from core.errors import CheckpointError, InputError, UnknownNameError
 
 MIN_BITS, MAX_BITS = 1, 8
+
+LOW_BIT = "fewstroke"
+"""The `quant_method` of our `quantization_config`."""
 
 Role = Literal["block", "vector", "outer", "unused"]
 """What a layer is, as its inputs and its place tell:
@@ -180,19 +183,22 @@ class Manifest:
         timesteps: Timesteps that stored input ranges belong to, descending.
         layers: Formats by layer name.
         float_layers: Linear and convolution layers that were left in float.
+        num_parameters: Parameters of the float network.
     """
 
     method: str
     precision: str
     layers: Mapping[str, LayerFormat]
+    num_parameters: int
     timesteps: tuple[float, ...] = ()
-    float_layers: tuple[str, ...] = field(default_factory=tuple)
+    float_layers: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return the manifest as JSON holds it."""
         return {
             "method": self.method,
             "precision": self.precision,
+            "num_parameters": self.num_parameters,
             "timesteps": list(self.timesteps),
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "float_layers": list(self.float_layers),
@@ -224,9 +230,17 @@ def read_manifest(entry: Mapping[str, object], where: str) -> Manifest:
             f"{where}: quantization_config.timesteps is {timesteps!r}, not a list of numbers."
         )
     names = entry.get("float_layers", [])
+    precision = str(entry.get("precision"))
+    try:
+        parse_precision(precision)
+    except InputError as error:
+        raise CheckpointError(f"{where}: quantization_config.precision: {error.message}") from error
     manifest = Manifest(
         method=str(entry.get("method", "unknown")),
-        precision=str(entry.get("precision", "unknown")),
+        precision=precision,
+        num_parameters=_whole(
+            entry.get("num_parameters"), f"{where}: quantization_config.num_parameters"
+        ),
         timesteps=tuple(float(t) for t in timesteps),
         layers={str(name): _read_layer(str(name), part, where) for name, part in layers.items()},
         float_layers=tuple(map(str, names)) if isinstance(names, list) else (),

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, InputError
 from quant.formats import tensor_shapes
 from quant.layers import PackedConv2d, PackedLayer, PackedLinear
 from quant.precision import LayerFormat, Manifest
@@ -132,7 +132,13 @@ def verify_layers(layers: Mapping[str, PackedLayer], where: str) -> None:
                 f"quantization_config.layers[{name!r}].checksum is {layer.form.checksum:08x}: the "
                 f"weights were damaged or belong to another checkpoint. {_AGAIN}"
             )
-        layer.restore_places()
+        try:
+            layer.restore_places()
+        except InputError as error:
+            raise CheckpointError(
+                f"{where}: quantization_config.layers[{name!r}].widths is "
+                f"{dict(layer.form.widths)}, but {error.message}. {_AGAIN}"
+            ) from error
 
 
 def storage(transformer: nn.Module) -> dict[str, int]:

@@ -1,0 +1,217 @@
+"""`fewstroke quantize`: a low-bit copy of a checkpoint, calibrated by the tool itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from quant.quantize import Task
+
+EPILOG = (
+    "Example: [bold]fewstroke quantize teacher --weights 4 --activations 8 --method mpq "
+    "--run-dir runs/w4a8 --publish-as low-bit[/bold]. The same command again resumes."
+)
+
+
+def quantize(
+    variant: Annotated[
+        str | None, typer.Argument(help="Variant to quantize; the default one if left out.")
+    ] = None,
+    *,
+    model: Annotated[str, typer.Option(help="Diffusers folder or hub name.")] = (
+        "checkpoints/emoji-scenes"
+    ),
+    weights: Annotated[int, typer.Option(help="Average bits of a weight, 1 to 8.")] = 4,
+    activations: Annotated[
+        int, typer.Option(help="Bits of activations, 2 to 8; 16 leaves them in float.")
+    ] = 8,
+    method: Annotated[str, typer.Option(help="See --list-methods.")] = "mpq",
+    recipe: Annotated[str, typer.Option(help="Named settings: cpu, gpu or quick.")] = "cpu",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting, e.g. batch_size=2.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Exception by layer name: '*.ff.net.2=8' or 'proj_out=float'."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts, one a line; captions of scenes if left out.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; the variant's own.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance; the variant's own.")] = None,
+    run_dir: Annotated[
+        Path, typer.Option(help="Folder of this run: report, pictures, checkpoints, weights.")
+    ] = Path("runs/quantize"),
+    publish_as: Annotated[
+        str | None, typer.Option(help="Add the result to the model's folder as this variant.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write a whole pipeline folder with the result.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Learn for this long at most; go on later.")
+    ] = None,
+    list_methods: Annotated[
+        bool, typer.Option("--list-methods", help="Say what methods there are, and end.")
+    ] = False,
+) -> None:
+    """Quantize a transformer to few bits: calibrate, move bits, learn, pack."""
+    from quant.recipes import METHODS, configured
+
+    if list_methods:
+        for name in METHODS:
+            typer.echo(f"{name:12} {METHODS.get(name).summary}")
+        return
+    from quant.precision import Policy, Precision, parse_override
+    from quant.quantize import Task
+    from quant.quantize import quantize as run
+
+    METHODS.get(method, param="method")
+    settings = configured(recipe, changes or [])
+    precision = Precision(weights=weights, activations=None if activations == 16 else activations)
+    policy = Policy(overrides=tuple(map(parse_override, keep or [])))
+    source = _find(model, variant)
+    _check_place(model, publish_as)
+    task = Task(
+        precision=precision,
+        method=method,
+        policy=policy,
+        settings=settings,
+        num_steps=steps or source.num_steps,
+        guidance=guidance or source.guidance,
+    )
+    pipeline = _load(source)
+    transformer = run(pipeline, task, _prompts(prompts), run_dir, minutes=minutes)
+    _show(run_dir)
+    if publish_as:
+        _publish(Path(model), source, task, run_dir, publish_as)
+    if output is not None:
+        from quant.publish import publish_pipeline
+
+        typer.echo(f"Pipeline: {publish_pipeline(pipeline, transformer, output)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    root: Path
+    transformer: Path
+    variant: str
+    num_steps: int
+    guidance: float
+
+
+def _find(model: str, variant: str | None) -> _Source:
+    from pipelines.integrity import refuse_pickles
+    from pipelines.store import locate, open_checkpoint
+
+    root = locate(model)
+    refuse_pickles(root)
+    if (root / "variants.json").is_file():
+        found = open_checkpoint(root, variant=variant)
+        info = found.info
+        return _Source(
+            root=root,
+            transformer=found.transformer,
+            variant=info.variant,
+            num_steps=info.default_steps,
+            guidance=info.default_guidance,
+        )
+    if variant not in {None, "default"} or not (root / "transformer").is_dir():
+        raise CheckpointError(
+            f"{root} has no variants.json and no variant {variant!r}; it needs a folder "
+            "named transformer."
+        )
+    return _Source(
+        root=root,
+        transformer=root / "transformer",
+        variant="default",
+        num_steps=20,
+        guidance=4.5,
+    )
+
+
+def _check_place(model: str, publish_as: str | None) -> None:
+    if publish_as and not Path(model).is_dir():
+        raise InputError(
+            f"{model} is no local folder, so no variant can be added to it: give --output.",
+            param="publish_as",
+        )
+
+
+def _load(source: _Source) -> Any:  # noqa: ANN401 - any diffusers pipeline
+    from diffusers import AutoModel, DiffusionPipeline
+    from diffusers.utils import logging
+
+    from core.devices import best_device
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    transformer = AutoModel.from_pretrained(
+        str(source.transformer), use_safetensors=True, local_files_only=True
+    )
+    if getattr(transformer, "hf_quantizer", None) is not None:
+        raise CheckpointError(
+            f"{source.transformer / 'config.json'} has a quantization_config: it is low-bit "
+            "already. Quantize its float parent."
+        )
+    pipeline = DiffusionPipeline.from_pretrained(
+        str(source.root), transformer=transformer, use_safetensors=True, local_files_only=True
+    )
+    return pipeline.to(best_device())
+
+
+def _prompts(file: Path | None) -> Any:  # noqa: ANN401
+    from quant.prompts import file_prompts, scene_prompts
+
+    return scene_prompts() if file is None else file_prompts(file)
+
+
+def _show(run_dir: Path) -> None:
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    report = json.loads((run_dir / "report.json").read_text())
+    table = Table("layer", "role", "channels by bits", "inputs", "moved", "relative error")
+    for name, layer in report["layers"].items():
+        widths = ", ".join(f"{n} x {bits}" for bits, n in layer["widths"].items())
+        moved, error = layer["moved_share"], layer["relative_error"]
+        table.add_row(
+            name,
+            layer["role"],
+            widths,
+            f"{layer['activation_bits'] or 16} bits",
+            "" if moved is None else f"{moved:.0%}",
+            "" if error is None else f"{error:.2e}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{report['mean_bits']:.2f} bits a weight on average, "
+        f"{report['resident_bytes'] / 1e6:.2f} MB in memory. Report and pictures: {run_dir}"
+    )
+
+
+def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: str) -> None:
+    import json
+
+    from quant.publish import publish_variant
+
+    report: Mapping[str, Any] = json.loads((run_dir / "report.json").read_text())
+    entry = {
+        "steps": task.num_steps,
+        "guidance": task.guidance,
+        "bits": task.precision.weights,
+        "parent": source.variant,
+        "method": f"{task.method}, {task.precision}",
+        "data": "none: its parent's own trajectories",
+        "metrics": {"mean_bits": round(report["mean_bits"], 3)},
+    }
+    folder = publish_variant(model, run_dir / "transformer", name, entry)
+    typer.echo(f"Variant {name}: {folder}")

@@ -1,0 +1,299 @@
+"""The run that turns a float transformer into a low-bit one. Read `quantize` first."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.errors import CheckpointError
+from core.progress import progress
+from core.seeding import torch_generator
+from quant.adapters import Adapter, Rates, pack_in_turn, to_student
+from quant.calibrate import Calibration, calibrate
+from quant.finetune import FewBits, RelationConfig, TrajectorySource
+from quant.kurtosis import Allocation
+from quant.loader import write_low_bit
+from quant.pictures import PairSampler, draw_allocation
+from quant.plan import LayerPlan, plan_layers
+from quant.precision import Manifest, Policy, Precision
+from quant.recipes import METHODS, QuantizationMethod, Settings
+from quant.store import storage as measure_storage
+from quant.timesteps import Timesteps
+from quant.trajectory import Sampling, sample
+from training.loop import LoopConfig, run
+from training.optimizers import OptimizerConfig
+from training.recorders import write_run_record
+
+CALIBRATION_SEED = 1_000_000
+TRAINING_SEED = 2_000_000
+
+Prompts = Callable[[int, int], Sequence[str]]
+"""Returns so many prompts for a seed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What is to be quantized, and how.
+
+    Attributes:
+        precision: Asked bits.
+        method: A name of METHODS.
+        policy: What gets other bits, or none.
+        settings: How much is calibrated and learned.
+        num_steps: Sampling steps of the model.
+        guidance: Its guidance scale.
+    """
+
+    precision: Precision
+    method: str
+    policy: Policy
+    settings: Settings
+    num_steps: int
+    guidance: float
+
+
+def quantize(
+    pipeline: Any,  # noqa: ANN401 - any diffusers pipeline
+    task: Task,
+    prompts: Prompts,
+    run_dir: Path,
+    *,
+    minutes: float | None = None,
+) -> nn.Module:
+    """Quantize a pipeline's transformer, or go on where an earlier run of the folder stopped.
+
+    Args:
+        pipeline: A diffusers text-to-image pipeline with a float transformer, which stays as it is.
+        task: What is asked for.
+        prompts: What is painted while calibrating and learning.
+        run_dir: Folder of the run: report, pictures, checkpoints, and the low-bit transformer.
+        minutes: Stop learning after this long, with a checkpoint; the model is written as it is.
+
+    Returns:
+        The low-bit transformer, which `run_dir/transformer` holds too.
+    """
+    method = METHODS.get(task.method, param="method")
+    relation = RelationConfig(
+        kind=task.settings.relation or method.relation,  # type: ignore[arg-type]
+        window=task.settings.window,
+        share=task.settings.relation_share,
+        max_tokens=task.settings.relation_tokens,
+    )
+    _claim_folder(run_dir, task)
+    sampling = Sampling(
+        num_steps=task.num_steps, guidance=task.guidance, batch_size=task.settings.batch_size
+    )
+    calibration = listen(pipeline, task, prompts, sampling)
+    plans = _plan(pipeline.transformer, calibration, task, method, run_dir / "allocations.jsonl")
+    student = deepcopy(pipeline.transformer).requires_grad_(requires_grad=False)
+    timesteps = Timesteps(calibration.timesteps)
+    learns = method.learns and task.settings.num_trajectories > 0
+    adapters = _adapters(plans, task.settings) if learns else {}
+    to_student(student, plans, timesteps, adapters)
+    student.to(pipeline.transformer.device)
+    if learns:
+        output_layer = calibration.output_layer
+        few_bits = FewBits(
+            student, adapters, output_layer, guidance=task.guidance, relation=relation
+        )
+        source = _source(pipeline, output_layer, prompts, sampling, task.settings)
+        loop = _loop(task.settings, source.windows_per_trajectory, minutes)
+        pictures = PairSampler(pipeline, prompts(8, task.settings.seed), sampling)
+        run(few_bits, source, loop, run_dir, sampler=pictures)
+    manifest = pack_in_turn(student, method=task.method, precision=task.precision)
+    write_low_bit(student, manifest, run_dir / "transformer")
+    _report(run_dir, task, plans, manifest, student)
+    return student
+
+
+def listen(
+    pipeline: Any,  # noqa: ANN401
+    task: Task,
+    prompts: Prompts,
+    sampling: Sampling,
+) -> Calibration:
+    """Sample the calibration pictures and listen to every layer.
+
+    Args:
+        pipeline: Samples with the float transformer.
+        task: How many pictures, from which seed.
+        prompts: What is painted.
+        sampling: Steps, guidance, batch size.
+    """
+    count, seed = task.settings.num_calibration, task.settings.seed + CALIBRATION_SEED
+    words = prompts(count, seed)
+
+    def paint() -> None:
+        with progress("Calibrating", total=count, unit="pictures") as report:
+            for images in sample(pipeline, words, range(seed, seed + count), sampling):
+                report.advance(len(images))
+
+    return calibrate(
+        pipeline.transformer,
+        paint,
+        torch_generator(task.settings.seed, "calibration"),
+        num_rows=task.settings.num_rows,
+    )
+
+
+def _claim_folder(run_dir: Path, task: Task) -> None:
+    """Refuse to go on with a run that was asked for something else.
+
+    Raises:
+        CheckpointError: If the folder holds one.
+    """
+    settings = json.loads(json.dumps(asdict(task)))
+    record = run_dir / "run.json"
+    if record.is_file():
+        known = json.loads(record.read_text())["settings"]
+        if known != settings:
+            odd = sorted(key for key in settings if settings[key] != known.get(key))
+            raise CheckpointError(
+                f"{record} is of a run with other {', '.join(odd)}: give another --run-dir, or "
+                "remove that one."
+            )
+    write_run_record(run_dir, settings)
+
+
+def _plan(
+    transformer: nn.Module,
+    calibration: Calibration,
+    task: Task,
+    method: QuantizationMethod,
+    cache: Path,
+) -> dict[str, LayerPlan]:
+    """Plan every layer; what an earlier run of the folder found is taken over."""
+    known: dict[str, Allocation] = {}
+    if cache.is_file():
+        known = dict(map(_read_allocation, cache.read_text().splitlines()))
+    num_layers = sum(heard.order >= 0 for heard in calibration.layers.values())
+    with cache.open("a") as file, progress("Planning", total=num_layers, unit="layers") as report:
+
+        def note(name: str, plan: LayerPlan) -> None:
+            report.advance(note=name)
+            if plan.allocation is not None and name not in known:
+                file.write(_allocation_line(name, plan.allocation) + "\n")
+                file.flush()
+
+        return plan_layers(
+            transformer,
+            calibration,
+            task.precision,
+            task.policy,
+            method.storage,
+            known=known,
+            on_layer=note,
+        )
+
+
+def _adapters(plans: Mapping[str, LayerPlan], settings: Settings) -> dict[str, Adapter]:
+    return {
+        name: Adapter(
+            plan,
+            rank=settings.rank,
+            rates=Rates(),
+            start=settings.start,
+            generator=torch_generator(settings.seed, "adapter", name),
+        )
+        for name, plan in plans.items()
+    }
+
+
+def _source(
+    pipeline: Any,  # noqa: ANN401
+    output_layer: str,
+    prompts: Prompts,
+    sampling: Sampling,
+    settings: Settings,
+) -> TrajectorySource:
+    size, seed = settings.batch_size, settings.seed + TRAINING_SEED
+    return TrajectorySource(
+        pipeline,
+        output_layer,
+        lambda number: prompts(size, seed + number * size),
+        sampling,
+        window=settings.window,
+        seed=seed,
+    )
+
+
+def _loop(settings: Settings, windows_per_trajectory: int, minutes: float | None) -> LoopConfig:
+    return LoopConfig(
+        num_steps=settings.num_trajectories * windows_per_trajectory,
+        optimizer=OptimizerConfig(
+            learning_rate=settings.learning_rate,
+            weight_decay=0.0,
+            warmup_steps=0,
+            final_share=0.0,
+        ),
+        clip_norm=float("inf"),
+        precision="no",
+        ema_decay=0.0,  # as published: the last weights, no average
+        save_every=settings.save_every,
+        sample_every=settings.sample_every,
+        seed=settings.seed,
+        time_limit_s=None if minutes is None else 60 * minutes,
+    )
+
+
+def _report(
+    run_dir: Path,
+    task: Task,
+    plans: Mapping[str, LayerPlan],
+    manifest: Manifest,
+    network: nn.Module,
+) -> None:
+    sizes = measure_storage(network)
+    layers = {
+        name: {
+            "role": plan.role,
+            "widths": {str(bits): n for bits, n in plan.form.widths.items()},
+            "activation_bits": plan.activation_bits,
+            "moved_share": None if plan.allocation is None else plan.allocation.share,
+            "relative_error": None
+            if plan.allocation is None
+            else plan.allocation.error / max(plan.allocation.power, 1e-30),
+            "mean_kurtosis": None
+            if plan.allocation is None
+            else float(plan.allocation.kurtosis.mean()),
+        }
+        for name, plan in plans.items()
+    }
+    report = {
+        "method": task.method,
+        "precision": str(task.precision),
+        "mean_bits": sizes["code_bits"] / sizes["num_weights"],
+        **sizes,
+        "float_layers": list(manifest.float_layers),
+        "layers": layers,
+    }
+    (run_dir / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw_allocation(plans, run_dir / "allocation.png")
+
+
+def _allocation_line(name: str, found: Allocation) -> str:
+    entry = {
+        "name": name,
+        "widths": found.widths.tolist(),
+        "kurtosis": [round(float(k), 4) for k in found.kurtosis],
+        "share": found.share,
+        "error": found.error,
+        "power": found.power,
+    }
+    return json.dumps(entry)
+
+
+def _read_allocation(line: str) -> tuple[str, Allocation]:
+    entry = json.loads(line)
+    return entry["name"], Allocation(
+        widths=torch.tensor(entry["widths"]),
+        kurtosis=torch.tensor(entry["kurtosis"]),
+        share=entry["share"],
+        error=entry["error"],
+        power=entry["power"],
+    )

@@ -1,0 +1,154 @@
+"""Methods and settings by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from core.errors import InputError, UnknownNameError
+from core.registry import Registry
+from quant.finetune import Relation
+from quant.plan import Storage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizationMethod:
+    """A way to few bits.
+
+    Attributes:
+        storage: How layers are stored.
+        learns: Whether adapters are tuned afterwards.
+        relation: The relation loss of the tuning.
+        summary: What it is, in a few words.
+    """
+
+    storage: Storage
+    learns: bool
+    relation: Relation
+    summary: str
+
+
+METHODS = Registry[QuantizationMethod]("method")
+for _name, _storage, _learns, _relation, _summary in (
+    ("minmax", Storage(grid="minmax", whole_zero=True), False, "none", "whole ranges, no tuning"),
+    (
+        "rtn",
+        Storage(grid="minmax", activations="dynamic", group_size=64),
+        False,
+        "none",
+        "round to nearest, 64 weights a scale, activations per token",
+    ),
+    (
+        "svdquant",
+        Storage(grid="minmax", activations="dynamic", group_size=64, smooth=True, branch_rank=32),
+        False,
+        "none",
+        "SVDQuant's construction: smooth, rank 32 in float, residual in groups",
+    ),
+    ("efficientdm", Storage(), True, "none", "QALoRA and a range per timestep"),
+    ("omq", Storage(smooth=True, allocation="omq"), True, "none", "and bits by kurtosis"),
+    ("trd", Storage(smooth=True), True, "joint", "and relations over time, uniform bits"),
+    ("mpq", Storage(smooth=True, allocation="omq"), True, "joint", "MPQ-DM: both"),
+    (
+        "mpq_plus",
+        Storage(smooth=True, allocation="omq", plus=True),
+        True,
+        "joint",
+        "MPQ-DM+: another tenth of the channels at one bit more",
+    ),
+    (
+        "mpq_budget",
+        Storage(smooth=True, allocation="budget"),
+        True,
+        "joint",
+        "MPQ-DM whose layers share one budget of bits",
+    ),
+    (
+        "mpq_release",
+        Storage(smooth=True, allocation="omq", released_search=True, whole_zero=True),
+        True,
+        "release",
+        "MPQ-DM as its code was published: the relation loss has no gradient",
+    ),
+):
+    METHODS.add(
+        _name,
+        QuantizationMethod(storage=_storage, learns=_learns, relation=_relation, summary=_summary),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How much is calibrated and learned.
+
+    Attributes:
+        num_calibration: Pictures that are sampled to listen to the layers.
+        num_rows: Inputs kept per layer for searches.
+        num_trajectories: Trajectories that are learned from; 0 learns nothing.
+        batch_size: Pictures a trajectory.
+        learning_rate: Rate that the adapters' own rates are relative to.
+        rank: Rank of the low-rank factors.
+        start: "zero", or "error" to start them from the rounding error.
+        relation: Relation loss; empty takes the method's own.
+        window: Steps whose features are averaged.
+        relation_share: Strength of the relation loss beside the task.
+        relation_tokens: Tokens of a relation map.
+        save_every: Optimizer steps between checkpoints.
+        sample_every: Optimizer steps between pictures.
+        seed: Seed of prompts, noise and factors.
+    """
+
+    num_calibration: int = 16
+    num_rows: int = 512
+    num_trajectories: int = 60
+    batch_size: int = 4
+    learning_rate: float = 5e-4
+    rank: int = 32
+    start: Literal["zero", "error"] = "zero"
+    relation: str = ""
+    window: int = 2
+    relation_share: float = 0.1
+    relation_tokens: int = 256
+    save_every: int = 100
+    sample_every: int = 200
+    seed: int = 0
+
+
+SETTINGS = {
+    "cpu": Settings(),
+    "gpu": Settings(num_calibration=128, num_trajectories=800, batch_size=16, save_every=1000),
+    "quick": Settings(num_calibration=4, num_rows=256, num_trajectories=0),
+}
+
+
+def configured(name: str, changes: Sequence[str]) -> Settings:
+    """Return named settings with single ones changed.
+
+    Args:
+        name: A key of SETTINGS.
+        changes: "field=value", typed by the field's own value.
+
+    Raises:
+        UnknownNameError: If the name or a field is unknown.
+        InputError: If a change is not of the form field=value or its value does not fit.
+    """
+    if name not in SETTINGS:
+        raise UnknownNameError("recipe", name, SETTINGS, param="recipe")
+    settings = SETTINGS[name]
+    known = {field.name for field in fields(settings)}
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"{change!r} is not of the form field=value.", param="set")
+        if key not in known:
+            raise UnknownNameError("setting", key, known, param="set")
+        kind = type(getattr(settings, key))
+        try:
+            values[key] = kind(text)
+        except ValueError as error:
+            raise InputError(
+                f"{key} takes a {kind.__name__}, not {text!r}.", param=f"set.{key}"
+            ) from error
+    if values.get("start", "zero") not in {"zero", "error"}:
+        raise UnknownNameError("start", values["start"], ("zero", "error"), param="set.start")
+    return replace(settings, **values)
