@@ -39,6 +39,8 @@ class DrainingServer(uvicorn.Server):
         service = self._app.state.service
         assert isinstance(service, Service)
         service.readiness.end()
+        if self._app.state.runner is not None:
+            self._app.state.runner.finish()
         state = service.host.state()
         log.info("draining", num_waiting=state.num_waiting, num_running=state.num_running)
         draining = asyncio.create_task(service.host.drain(self._drain_timeout_s))

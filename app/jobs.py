@@ -99,6 +99,7 @@ class JobRunner:
         self._running: dict[Key, _Running] = {}
         self._unwritten: list[Finished] = []
         self._must_be_idle = False
+        self._takes_more = True
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,6 +123,10 @@ class JobRunner:
         """Look for work now, because there may be some; may be called from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake.set)
+
+    def finish(self) -> None:
+        """Take no more lines, and go on with those that were taken."""
+        self._takes_more = False
 
     async def close(self) -> None:
         """Stop, and give back what is not finished, so that others need not wait for it."""
@@ -176,7 +181,7 @@ class JobRunner:
         return 0.0
 
     async def _refill(self) -> None:
-        while (free := self._concurrency - len(self._running)) > 0:
+        while self._takes_more and (free := self._concurrency - len(self._running)) > 0:
             is_idle = not self._running
             if self._must_be_idle and not is_idle:
                 return
