@@ -116,6 +116,7 @@ def create_app(
         warming.add_done_callback(settle)
         sweeping = asyncio.create_task(_sweep(service))
         runner = make_runner(service) if deployed.run_batches else None
+        app.state.runner = runner
         if runner is not None:
             runner.start()
         yield
@@ -186,6 +187,7 @@ async def make_service(
         max_waiting=settings.queue_capacity,
         batch_share=settings.batch_share,
         max_age_s=settings.max_queue_age_s,
+        num_rows=settings.rows_per_pass,
     )
     intake = Intake(painters, limits)
     metrics.watch(intake.state, intake.counters)
@@ -229,7 +231,7 @@ def make_server(app: FastAPI, settings: Settings) -> DrainingServer:
         h11_max_incomplete_event_size=settings.max_header_bytes,
         server_header=False,
     )
-    return DrainingServer(config, app, drain_timeout_s=settings.drain_timeout_s)
+    return DrainingServer(config, app, drain_timeout_s=float(settings.drain_timeout_s))
 
 
 def open_database(settings: Settings) -> Database:

@@ -59,6 +59,13 @@ class Settings(BaseSettings):
         le=100_000,
         description="Requests that may wait for the device; the next one gets 429.",
     )
+    rows_per_pass: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Pictures that go through the network together; none: as many as pay, measured "
+        "when a model is new, and on the CPU only as many as keep every bit of every picture.",
+    )
     serve_variants: str | None = Field(
         default=None,
         description="Further variants of the model to load and serve, as names with commas, or "
@@ -107,6 +114,13 @@ class Settings(BaseSettings):
         ge=0.1,
         le=86_400,
         description="Seconds after which a waiting request goes before all younger ones.",
+    )
+    max_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Pictures of the model's own size that go through its network together; "
+        "none: as many as are worth it, measured at the start.",
     )
     batch_share: float = Field(
         default=0.2,
