@@ -28,7 +28,7 @@ from app.planning import make_planner
 from app.quotas import Quotas
 from app.refresh import Refresher
 from app.releases import ReleaseShelf
-from app.routes import admin, batches, files, health, images, models, plans
+from app.routes import admin, batches, files, health, images, models, plans, studio
 from app.schemas import ErrorEnvelope
 from app.settings import Settings, check_host, read_settings
 from app.shared_secrets import shared_secret
@@ -157,7 +157,7 @@ def create_app(
         },
     )
     install_error_handlers(app)
-    for resource in (images, plans, files, batches, models, admin, health):
+    for resource in (images, plans, files, batches, models, admin, health, studio):
         app.include_router(resource.router)
     return app
 
