@@ -1,0 +1,179 @@
+"""Both databases, and all parts of a worker around them, without a server or a model."""
+
+import io
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from app.batch_lines import Call
+from app.batch_stages import StageLimits, Stages
+from app.batches import Batches, BatchOrder
+from app.database import Database
+from app.files import Files
+from app.jobs import JobRunner, JobTools, worker_name
+from app.leases import Leases
+from app.storage import BlobStore
+from app.tables import Batch, File
+from app.webhooks import WebhookOutbox, WebhookSender
+
+ENDPOINT = "/v1/images/generations"
+OWNER = "anonymous"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A cluster of its own on a free port, gone afterwards; PostgreSQL refuses to run as root."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = shutil.which("initdb") or (str(programs[-1]) if programs else None)
+    if found is None:
+        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
+    # pytest's own folder has a name that is too long for a socket
+    folder, as_user = Path(tempfile.mkdtemp(prefix="fewstroke-pg-")), []
+    if os.getuid() == 0:
+        user = next((u for u in pwd.getpwall() if u.pw_name in {"postgres", "nobody"}), None)
+        if user is None or shutil.which("runuser") is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no user to run it as")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        as_user = ["runuser", "-u", user.pw_name, "--"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data, log = folder / "data", folder / "log"
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*as_user, str(Path(found).with_name(program)), *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
+    run("initdb", "-D", str(data), "-A", "trust", "-U", "fewstroke", "--no-sync", "-E", "UTF8")
+    run("pg_ctl", "-D", str(data), "-o", options, "-w", "-l", str(log), "start")
+    try:
+        yield f"postgresql://fewstroke@127.0.0.1:{port}"
+    finally:
+        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'fewstroke.db'}"
+    server, name = request.getfixturevalue("postgres"), f"test_{uuid4().hex}"
+    engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@dataclass
+class Lab:
+    """One database and one storage, and as many workers as a test wants."""
+
+    database: Database
+    store: BlobStore
+    files: Files
+    batches: Batches
+    calls: list[Call] = field(default_factory=list)
+
+    def upload(self, *lines: bytes, owner: str = OWNER) -> File:
+        content = b"".join(line + b"\n" for line in lines)
+        return self.files.create(
+            io.BytesIO(content), owner=owner, filename="in.jsonl", purpose="batch"
+        )
+
+    def submit(self, *lines: bytes, owner: str = OWNER, **order: Any) -> Batch:
+        file = self.upload(*lines, owner=owner)
+        given = {"endpoint": ENDPOINT} | order
+        return self.batches.create(BatchOrder(input_file_id=file.id, **given), owner=owner)
+
+    def leases(self, lease_s: float = 30.0) -> Leases:
+        return Leases(self.database, worker=worker_name(), lease_s=lease_s)
+
+    def stages(self, url: str | None = None, **changes: Any) -> Stages:
+        limits = StageLimits(**({"max_lines": 50_000, "max_line_bytes": 1 << 20} | changes))
+        return Stages(
+            self.database,
+            self.files,
+            WebhookOutbox(url),
+            worker=worker_name(),
+            lease_s=30.0,
+            limits=limits,
+        )
+
+    def run_stages(self) -> None:
+        stages = self.stages()
+        while stages.run_next():
+            pass
+
+    def accepted(self, *lines: bytes, **options: Any) -> Batch:
+        batch = self.submit(*lines, **options)
+        self.run_stages()
+        return self.batches.get(batch.id, owner=batch.owner)
+
+    def runner(
+        self,
+        answer: Callable[[Call], Any] | None = None,
+        *,
+        sender: WebhookSender | None = None,
+        lease_s: float = 30.0,
+        **options: Any,
+    ) -> JobRunner:
+        tools = JobTools(
+            files=self.files,
+            leases=self.leases(lease_s),
+            stages=self.stages(),
+            sender=sender,
+            answer=answer or self.answer,
+        )
+        return JobRunner(tools, **({"concurrency": 4, "max_tries": 10} | options))
+
+    async def answer(self, call: Call) -> Mapping[str, Any]:
+        self.calls.append(call)
+        return {"data": [{"b64_json": "UE5H", "seed": call.body["seed"]}]}
+
+    def output(self, batch: Batch, name: str = "output") -> list[dict[str, Any]]:
+        file_id = batch.output_file_id if name == "output" else batch.error_file_id
+        if file_id is None:
+            return []
+        content = b"".join(self.files.chunks(self.files.get(file_id, owner=batch.owner)))
+        return [json.loads(line) for line in content.splitlines()]
+
+
+@pytest.fixture
+def lab(database: Database, tmp_path: Path) -> Lab:
+    store = BlobStore(str(tmp_path / "store"))
+    files = Files(database, store, max_bytes=1 << 20)
+    return Lab(database=database, store=store, files=files, batches=Batches(database))
+
+
+def line(custom_id: str, url: str = ENDPOINT, method: str = "POST", **body: Any) -> bytes:
+    """One line of an input file."""
+    content = {"custom_id": custom_id, "method": method, "url": url}
+    return json.dumps(content | {"body": {"prompt": "a red apple"} | body}).encode()
+
+
+def lines(count: int) -> list[bytes]:
+    """Good lines."""
+    return [line(f"line-{k}") for k in range(count)]
