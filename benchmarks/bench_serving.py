@@ -1,0 +1,192 @@
+"""How fast the service is under load, beside the server one would write first.
+
+    python -m benchmarks.bench_serving --output benchmarks/results/serving.json
+
+Parts, all by default (`--part` chooses):
+
+    load        requests a second and waiting times at several numbers of clients, ours and a
+                FastAPI server around a plain diffusers pipeline with a lock, in turns
+    engine      what a tick costs beyond its forward pass; whether company changes a picture
+    disconnect  sockets that are closed at any moment, and whether their work stops
+    start       from the start of the process to the first picture, and resident memory
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import psutil
+import typer
+
+from benchmarks import bench_first_image
+from benchmarks.load_client import Seen, press
+from benchmarks.serving_disconnects import measure_disconnects
+from benchmarks.serving_engine import max_difference, tick_overhead
+from cli.server_process import ServerProcess, free_port, running_server
+from evaluation.record import merge
+
+READY_WITHIN_S = 300.0
+KEYS = (
+    *("rps_16_ours", "rps_16_lock", "rps_1_ours", "rps_1_lock", "p99_16_ours_s", "p99_16_lock_s"),
+    *("tick_overhead", "disconnect_stopped", "disconnect_tried", "fuzz_calls", "fuzz_5xx"),
+    *("invariance_max_abs", "start_to_first_image_s", "resident_mb"),
+)
+"""The headline figures; null until a command has measured them."""
+
+
+def main(
+    *,
+    output: Annotated[Path, typer.Option(help="JSON file to write; other keys in it stay.")],
+    model: Annotated[Path, typer.Option(help="Diffusers folder.")] = Path(
+        "checkpoints/emoji-scenes"
+    ),
+    part: Annotated[list[str] | None, typer.Option(help="Measure only this; repeatable.")] = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients, with commas.")] = "1,4,16,64",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server.")] = 3,
+    requests: Annotated[
+        int, typer.Option(min=1, help="Requests of a turn, at least one a client.")
+    ] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a picture.")] = 4,
+    guidance: Annotated[float, typer.Option(min=1, help="Guidance scale; 1 is none.")] = 1.0,
+    disconnects: Annotated[int, typer.Option(min=1, help="Sockets to close.")] = 100,
+) -> None:
+    """Measure the service; each part is written as soon as it is done."""
+    load = Load(rounds=rounds, requests=requests, steps=steps, guidance=guidance)
+    levels = [int(level) for level in clients.split(",")]
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "load": lambda: measure_load(model, levels, load),
+        "engine": lambda: {
+            "tick_overhead": round(tick_overhead(model), 4),
+            "invariance_max_abs": max_difference(model),
+        },
+        "disconnect": lambda: measure_disconnects(model, disconnects),
+        "start": lambda: _measure_start(model),
+    }
+    for name in part or parts:
+        figures = parts[name]()
+        known = json.loads(output.read_text("utf-8")) if output.exists() else {}
+        nulls = {key: None for key in KEYS if key not in known}
+        merge(output, {**nulls, **figures}, module="benchmarks.bench_serving")
+        print(json.dumps(figures, indent=1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What each server is pressed with.
+
+    Attributes:
+        rounds: Turns of each server at each number of clients.
+        requests: Requests of a turn, at least one a client.
+        steps: Steps of a picture.
+        guidance: Guidance scale of a picture.
+    """
+
+    rounds: int
+    requests: int
+    steps: int
+    guidance: float
+
+    def press(self, server: ServerProcess, num_clients: int) -> Seen:
+        """Press one server for one turn.
+
+        Args:
+            server: The server.
+            num_clients: Clients at once.
+
+        Returns:
+            What they saw.
+        """
+        return asyncio.run(
+            press(
+                server.base_url,
+                num_clients=num_clients,
+                num_requests=max(num_clients, self.requests),
+                steps=self.steps,
+                guidance=self.guidance,
+            )
+        )
+
+
+def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, float]:
+    """Press ours and the peer in turns.
+
+    Args:
+        model: What both serve.
+        levels: Numbers of clients.
+        load: What they ask.
+
+    Returns:
+        By level: requests a second, median and 99th percentile of their times, and the CPU
+        seconds that a server spent on one.
+    """
+    figures: dict[str, float] = {}
+    with TemporaryDirectory() as folder, _both(model, Path(folder)) as servers:
+        for server in servers.values():
+            replace(load, requests=4).press(server, 2)
+        for level in levels:
+            seen = {name: Seen() for name in servers}
+            cpu_s = dict.fromkeys(servers, 0.0)
+            for _ in range(load.rounds):
+                for name, server in servers.items():
+                    before_s = _cpu_s(server)
+                    seen[name].add(load.press(server, level))
+                    cpu_s[name] += _cpu_s(server) - before_s
+            for name, each in seen.items():
+                figures |= {
+                    f"rps_{level}_{name}": round(each.rps, 3),
+                    f"p50_{level}_{name}_s": round(each.median_s, 3),
+                    f"p99_{level}_{name}_s": round(each.quantile_s(0.99), 3),
+                    f"cpu_{level}_{name}_s": round(cpu_s[name] / len(each.seconds), 3),
+                    f"failed_{level}_{name}": len(each.failures),
+                }
+    return figures
+
+
+@contextmanager
+def _both(model: Path, folder: Path) -> Iterator[dict[str, ServerProcess]]:
+    os.environ["FEWSTROKE_QUEUE_CAPACITY"] = "256"
+    os.environ["FEWSTROKE_DATA_DIR"] = str(folder / "data")
+    ours = running_server(port=0, log_file=folder / "ours.log", model=str(model))
+    with ours as server, _peer(model, folder / "lock.log") as peer:
+        for each in (server, peer):
+            each.wait_until_ready(READY_WITHIN_S)
+        yield {"ours": server, "lock": peer}
+
+
+@contextmanager
+def _peer(model: Path, log_file: Path) -> Iterator[ServerProcess]:
+    port = free_port(0)
+    command = [sys.executable, "-m", "benchmarks.peers.locked_pipeline"]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603  (our own program and arguments)
+            [*command, "--model", str(model), "--port", str(port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield ServerProcess(process=process, port=port, log_file=log_file)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _measure_start(model: Path) -> dict[str, float]:
+    seen = bench_first_image.measure(str(model), None, 3)
+    return {"start_to_first_image_s": seen["first_image_s"], "resident_mb": seen["resident_mb"]}
+
+
+def _cpu_s(server: ServerProcess) -> float:
+    times = psutil.Process(server.process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+if __name__ == "__main__":
+    typer.run(main)
