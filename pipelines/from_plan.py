@@ -27,6 +27,9 @@ def with_plan(spec: GenerationSpec, plan: ScenePlan, *, param: str = "plan") -> 
     Returns:
         The picture with regions, the plan inside.
     """
+    # Whether a plan was remembered says nothing about the picture: equal pictures, equal files.
+    provenance = plan.provenance.model_copy(update={"cached": False})
+    plan = plan.model_copy(update={"provenance": provenance})
     if spec.guidance_scale > 1.0 and not spec.negative_prompt.strip():
         spec = replace(spec, negative_prompt=plan.negative)
     if plan.is_one_region:
