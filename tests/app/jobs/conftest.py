@@ -2,20 +2,13 @@
 
 import io
 import json
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from app.batch_lines import Call
 from app.batch_stages import StageLimits, Stages
@@ -27,6 +20,8 @@ from app.leases import Leases
 from app.storage import BlobStore
 from app.tables import Batch, File
 from app.webhooks import WebhookOutbox, WebhookSender
+from benchmarks.postgres_cluster import new_database, postgres_cluster
+from core.errors import MissingAssetError
 
 ENDPOINT = "/v1/images/generations"
 OWNER = "anonymous"
@@ -34,36 +29,13 @@ OWNER = "anonymous"
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """A cluster of its own on a free port, gone afterwards; PostgreSQL refuses to run as root."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    found = shutil.which("initdb") or (str(programs[-1]) if programs else None)
-    if found is None:
-        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
-    # pytest's own folder has a name that is too long for a socket
-    folder, as_user = Path(tempfile.mkdtemp(prefix="fewstroke-pg-")), []
-    if os.getuid() == 0:
-        user = next((u for u in pwd.getpwall() if u.pw_name in {"postgres", "nobody"}), None)
-        if user is None or shutil.which("runuser") is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no user to run it as")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        as_user = ["runuser", "-u", user.pw_name, "--"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data, log = folder / "data", folder / "log"
-
-    def run(program: str, *arguments: str) -> None:
-        command = [*as_user, str(Path(found).with_name(program)), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder)
-
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
-    run("initdb", "-D", str(data), "-A", "trust", "-U", "fewstroke", "--no-sync", "-E", "UTF8")
-    run("pg_ctl", "-D", str(data), "-o", options, "-w", "-l", str(log), "start")
-    try:
-        yield f"postgresql://fewstroke@127.0.0.1:{port}"
-    finally:
-        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder)
+    """A cluster of its own, gone afterwards."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres_cluster())
+        except MissingAssetError as error:
+            pytest.skip(error.message)
+        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -71,12 +43,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'fewstroke.db'}"
-    server, name = request.getfixturevalue("postgres"), f"test_{uuid4().hex}"
-    engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{server}/{name}"
+    return new_database(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

@@ -1,0 +1,314 @@
+"""Kill the server and a worker, again and again, and look whether a batch ever noticed.
+
+A client uploads, submits, cancels and fetches batches without a pause while a reaper sends SIGKILL
+to one of two real processes at random moments, so that every stage is hit: upload, validation,
+painting, finalising, cancel. Afterwards every line of every batch must have exactly one result,
+and each picture must be, byte for byte, what an undisturbed run made of the same line.
+"""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from openai import APIConnectionError, APIStatusError, OpenAI
+from openai.types import Batch
+
+from cli.server_process import free_port
+from core.errors import DeadlineError
+
+ENDPOINT = "/v1/images/generations"
+ENDED = {"completed", "failed", "expired", "cancelled"}
+NUM_LINES = 60
+LEASE_S = 2.0
+PATIENCE_S = 600.0
+MAX_PAUSE_S = 6.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """What was seen.
+
+    Attributes:
+        kills: Processes killed.
+        batches: Batches that ran to their end.
+        cancelled: Those that were cancelled on the way.
+        results: Lines whose result was compared with the undisturbed run.
+        lost: Lines without a result.
+        doubled: Lines with more than one.
+        different: Lines with another result than undisturbed.
+        stages: How often a process died while a batch was in which status.
+    """
+
+    kills: int = 0
+    batches: int = 0
+    cancelled: int = 0
+    results: int = 0
+    lost: int = 0
+    doubled: int = 0
+    different: int = 0
+    stages: Counter[str] = field(default_factory=Counter)
+
+
+def kill_under_load(folder: Path, database_url: str, *, num_kills: int, seed: int) -> Tally:
+    """Run batches while processes die.
+
+    Args:
+        folder: Where the service keeps its files, and its log.
+        database_url: An empty database.
+        num_kills: Processes to kill.
+        seed: Decides who dies when.
+
+    Returns:
+        What was lost, doubled or different; all three should be 0.
+    """
+    with _cluster(folder, database_url) as processes:
+        url = f"http://127.0.0.1:{processes.port}/v1"
+        with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=30) as openai:
+            reaper = Reaper(processes, random.Random(seed))  # noqa: S311  (to be repeatable)
+            caller = Caller(openai, reaper)
+            undisturbed, _ = caller.results(caller.run())
+            reaper.kills_left = num_kills
+            tally = Tally()
+            while reaper.kills_left > 0:
+                _count(tally, undisturbed, caller)
+    tally.kills = reaper.tally.total()
+    tally.stages = reaper.tally
+    return tally
+
+
+class Processes:
+    """One server and one worker on one database and one storage.
+
+    Args:
+        environment: Their settings.
+        port: Where the server listens.
+        log: Where both write.
+    """
+
+    def __init__(self, environment: dict[str, str], port: int, log: Path) -> None:
+        self.port = port
+        self._environment = environment
+        self._log = log
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, role: str) -> None:
+        """Start one of them.
+
+        Args:
+            role: "serve" or "work".
+        """
+        command = [sys.executable, "-m", "benchmarks.quick_painter", role]
+        with self._log.open("ab") as log:
+            self._running[role] = subprocess.Popen(  # noqa: S603  (our own program)
+                command, env=os.environ | self._environment, stdout=log, stderr=log
+            )
+
+    def replace(self, role: str) -> None:
+        """Kill one of them and start it again.
+
+        Args:
+            role: "serve" or "work".
+
+        Raises:
+            DeadlineError: If it had ended by itself.
+        """
+        process = self._running.pop(role)
+        if process.poll() is not None:
+            last = self._log.read_text("utf-8")[-2000:]
+            raise DeadlineError(f"{role} ended by itself: {last}")
+        process.kill()
+        process.wait()
+        self.start(role)
+
+    def stop(self) -> None:
+        """End both as an operator would."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self._running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            process.kill()
+            process.wait()
+
+
+class Reaper:
+    """Kills a random process at random moments.
+
+    Args:
+        processes: Its victims.
+        chance: Decides.
+    """
+
+    def __init__(self, processes: Processes, chance: random.Random) -> None:
+        self.kills_left = 0
+        self.chance = chance
+        self.tally: Counter[str] = Counter()
+        self._processes = processes
+        self._next_at = 0.0
+
+    def look(self, status: str) -> None:
+        """Kill, if it is time to.
+
+        Args:
+            status: What is going on, for the record.
+        """
+        if self.kills_left <= 0 or time.monotonic() < self._next_at:
+            return
+        self._processes.replace(self.chance.choice(["serve", "work"]))
+        self.kills_left -= 1
+        self.tally[status] += 1
+        self._next_at = time.monotonic() + self.chance.uniform(0.1, MAX_PAUSE_S)
+
+
+class Caller:
+    """A client that tries again while nobody answers, as clients do.
+
+    Args:
+        openai: OpenAI's own.
+        reaper: Looks in between.
+    """
+
+    def __init__(self, openai: OpenAI, reaper: Reaper) -> None:
+        self._openai = openai
+        self.reaper = reaper
+        self._status = "before"
+
+    def run(self, *, cancels: bool = False) -> Batch:
+        """Upload a file, submit it, and wait for the end.
+
+        Args:
+            cancels: Whether to cancel it on the way.
+
+        Returns:
+            The batch that has ended.
+
+        Raises:
+            DeadlineError: If it does not end.
+        """
+        client, give_up_at = self._openai, time.monotonic() + PATIENCE_S
+        self._status = "upload"
+        name = ("in.jsonl", io.BytesIO(_content()))
+        file = self._call(lambda: client.files.create(file=name, purpose="batch"))
+        batch = self._call(
+            lambda: client.batches.create(
+                input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"
+            )
+        )
+        cancel_at = self.reaper.chance.uniform(0.0, 0.8) * NUM_LINES
+        while batch.status not in ENDED:
+            counts = batch.request_counts
+            if cancels and counts is not None and counts.completed >= cancel_at:
+                cancels = False
+                self._cancel(batch)
+            batch = self._call(lambda: client.batches.retrieve(batch.id))  # noqa: B023
+            self._status = batch.status
+            if time.monotonic() > give_up_at:
+                raise DeadlineError(f"{batch.id} is still {batch.status}.")
+            time.sleep(0.02)
+        return batch
+
+    def results(self, batch: Batch) -> tuple[dict[str, Any], int]:
+        """Fetch both files of a batch.
+
+        Args:
+            batch: A batch that has ended.
+
+        Returns:
+            What became of each line, and how many lines stood there twice.
+        """
+        found: dict[str, Any] = {}
+        num_doubled = 0
+        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+            text = self._call(lambda: self._openai.files.content(file_id)).text  # noqa: B023
+            for row in map(json.loads, text.splitlines()):
+                num_doubled += row["custom_id"] in found
+                found[row["custom_id"]] = _lasting(row)
+        return found, num_doubled
+
+    def _cancel(self, batch: Batch) -> None:
+        with suppress(APIStatusError):  # it may have ended just now
+            self._call(lambda: self._openai.batches.cancel(batch.id))
+
+    def _call(self, request: Callable[[], Answer]) -> Answer:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            self.reaper.look(self._status)
+            try:
+                return request()
+            except (APIConnectionError, APIStatusError) as error:
+                is_final = isinstance(error, APIStatusError) and error.status_code < 500
+                if is_final or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(0.1)
+
+
+def _content() -> bytes:
+    bodies: list[dict[str, Any]] = [{"seed": k, "steps": 2} for k in range(NUM_LINES - 2)]
+    bodies += [{"steps": 0}, {"wibble": 1}]  # two that must fail, and always in the same way
+    rows = [
+        {
+            "custom_id": f"line-{k}",
+            "method": "POST",
+            "url": ENDPOINT,
+            "body": {"prompt": f"apple number {k}"} | body,
+        }
+        for k, body in enumerate(bodies)
+    ]
+    return "\n".join(map(json.dumps, rows)).encode()
+
+
+def _lasting(row: dict[str, Any]) -> object:
+    # what must not depend on who painted a line, when, and how often
+    if row["response"] is None:
+        return row["error"]["code"]
+    body = row["response"]["body"]
+    return row["response"]["status_code"], body.get("data"), body.get("error")
+
+
+def _count(tally: Tally, undisturbed: dict[str, Any], caller: Caller) -> None:
+    batch = caller.run(cancels=caller.reaper.chance.random() < 0.25)
+    found, num_doubled = caller.results(batch)
+    tally.batches += 1
+    tally.cancelled += batch.status == "cancelled"
+    tally.doubled += num_doubled + len(found.keys() - undisturbed.keys())
+    if batch.in_progress_at is None and batch.status == "cancelled":
+        return  # its lines had not been read when it was cancelled
+    for name, expected in undisturbed.items():
+        tally.lost += name not in found
+        if name in found and not (batch.status == "cancelled" and found[name] == "batch_cancelled"):
+            tally.results += 1
+            tally.different += found[name] != expected
+
+
+@contextmanager
+def _cluster(folder: Path, database_url: str) -> Iterator[Processes]:
+    port = free_port(0)
+    environment = {
+        "FEWSTROKE_DATA_DIR": str(folder),
+        "FEWSTROKE_DATABASE_URL": database_url,
+        "FEWSTROKE_PORT": str(port),
+        "FEWSTROKE_BATCH_LEASE_S": str(LEASE_S),
+        "FEWSTROKE_BATCH_MAX_TRIES": "1000",  # these die of a signal, and not of a line
+        "FEWSTROKE_BATCH_CONCURRENCY": "4",
+        "FEWSTROKE_LOG_LEVEL": "warning",
+    }
+    processes = Processes(environment, port, folder / "log")
+    try:
+        for role in ("serve", "work"):
+            processes.start(role)
+        yield processes
+    finally:
+        processes.stop()
