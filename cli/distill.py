@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import distill_cifar10
-from cli.students import AGAIN, is_main_process, steps_from, tell
+from cli.students import AGAIN, is_main_process, show_table, steps_from, tell
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,6 +209,51 @@ def classifier(
         minutes=minutes,
     )
     typer.echo(f"Classifier: {folder}")
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke distill table --run progressive=runs/distill-progressive "
+    "--run rdd=runs/distill-rdd --output benchmarks/results/distillation.json[/bold]"
+)
+def table(
+    *,
+    run: Annotated[list[str], typer.Option(help="METHOD=FOLDER; repeat for methods and seeds.")],
+    model: Model = SHIPPED,
+    teacher: From = None,
+    features: Annotated[Path, typer.Option(help="Folder of the classifier.")] = Path(CLASSIFIER),
+    num_pictures: Annotated[
+        int, typer.Option(min=2, help="Pictures of each student, and real ones.")
+    ] = 1000,
+    output: Annotated[Path | None, typer.Option(help="Merge the figures into this file.")] = None,
+) -> None:
+    """Measure students of several methods, steps and seeds against the same unseen scenes."""
+    import torch
+    from diffusers import PixArtTransformer2DModel
+
+    from distill.captioned import load_teacher, paint_latents, unseen_scenes
+    from distill.features import load_classifier
+    from evaluation.distance_table import distance_table, figures, runs_from
+    from evaluation.distances import features as features_of
+    from evaluation.distances import space_name
+    from evaluation.record import merge
+
+    runs, network = runs_from(run), load_classifier(features)
+    checkpoint = open_teacher(model, teacher)
+    networks = load_teacher(checkpoint.root, checkpoint.transformer)
+    scenes = unseen_scenes(networks, num_scenes=num_pictures)
+    clean = networks.task.clean(scenes)
+    network.check(clean)
+
+    def painted(folder: Path, num_steps: int) -> torch.Tensor:
+        student = PixArtTransformer2DModel.from_pretrained(folder).eval()
+        latents = paint_latents(networks, student, scenes, num_steps=num_steps)
+        return features_of(network, latents)
+
+    measured = distance_table(runs, features_of(network, clean), painted)
+    show_table(f"{num_pictures} unseen scenes, features {space_name(network)}", measured)
+    if output is not None:
+        merge(output, figures("scenes", measured), module="cli.main")
+        typer.echo(f"Merged into {output}")
 
 
 def open_teacher(model: str, variant: str | None) -> "Checkpoint":

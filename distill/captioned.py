@@ -1,7 +1,9 @@
 """The first ground: a PixArt-shaped teacher over captioned latents, checked before it teaches."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, PixArtTransformer2DModel
+from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from core.devices import best_device
 from core.errors import CheckpointError, InputError
@@ -26,6 +30,7 @@ from distill.features import (
 )
 from distill.noise import NoiseSchedule
 from distill.pictures import CaptionPainter, StudentSampler
+from distill.sampling import sample
 from distill.tasks import CaptionedLatents
 from distill.teach import Ground
 from scenes.captions import caption
@@ -84,9 +89,10 @@ def load_teacher(checkpoint: Path, transformer: Path) -> Teacher:
         kind = json.loads((checkpoint / "vae" / "config.json").read_text())["_class_name"]
         vae_class = AutoencoderDC if kind == "AutoencoderDC" else AutoencoderKL
         options = {"use_safetensors": True, "local_files_only": True}
-        network = PixArtTransformer2DModel.from_pretrained(transformer, **options)
-        encoder = T5EncoderModel.from_pretrained(checkpoint / "text_encoder", **options)
-        autoencoder = vae_class.from_pretrained(checkpoint / "vae", **options)
+        with _quiet_loading():
+            network = PixArtTransformer2DModel.from_pretrained(transformer, **options)
+            encoder = T5EncoderModel.from_pretrained(checkpoint / "text_encoder", **options)
+            autoencoder = vae_class.from_pretrained(checkpoint / "vae", **options)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{checkpoint} cannot be loaded as a teacher: {error}.") from error
@@ -199,6 +205,44 @@ def ground_of(
     )
 
 
+def paint_latents(
+    teacher: Teacher,
+    transformer: PixArtTransformer2DModel,
+    scenes: Batch,
+    *,
+    num_steps: int,
+    guidance: float = 1.0,
+    batch_size: int = 64,
+) -> Float[Tensor, "b c h w"]:
+    """Return latents at unit spread, painted from the captions of some scenes.
+
+    Args:
+        teacher: Gives words and schedule.
+        transformer: The teacher's or a student.
+        scenes: Their captions are painted, the first from seed 0.
+        num_steps: DDIM steps.
+        guidance: Classifier-free guidance; 1 for none.
+        batch_size: Pictures a forward pass.
+    """
+    noise, count = NoiseSchedule(teacher.schedule), len(scenes["captions"])
+    parts = []
+    for start in range(0, count, batch_size):
+        rows = slice(start, min(start + batch_size, count))
+        asked = {"latents": scenes["latents"][rows], "captions": scenes["captions"][rows]}
+        seeds = list(range(rows.start, rows.stop))
+        painted = sample(
+            transformer,
+            teacher.task,
+            noise,
+            asked,
+            num_steps=num_steps,
+            guidance=guidance,
+            seeds=seeds,
+        )
+        parts.append(painted.cpu())
+    return torch.cat(parts)
+
+
 def features_of(choice: str | None, teacher: Teacher) -> FeatureNetwork | None:
     """Return the feature network that a user chose.
 
@@ -217,6 +261,21 @@ def features_of(choice: str | None, teacher: Teacher) -> FeatureNetwork | None:
     if ":" in choice and not Path(choice).exists():
         return load_named(choice)
     return load_classifier(Path(choice))
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    # the shipped autoencoder's config has a field that stock pipelines read and diffusers warns of
+    configuration = logging.getLogger("diffusers.configuration_utils")
+    level, shows_bars = configuration.level, transformers_logging.is_progress_bar_enabled()
+    configuration.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        configuration.setLevel(level)
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_words(teacher: Teacher, captions: list[str]) -> None:

@@ -173,7 +173,7 @@ class PixelTeacherMethod(Method):
 
     phases = (Phase(name="denoise", trains=frozenset({"unet"})),)
 
-    def __init__(self, unet: UNet2DModel, noise: NoiseSchedule, task: LabelledPixels) -> None:
+    def __init__(self, unet: nn.Module, noise: NoiseSchedule, task: LabelledPixels) -> None:
         super().__init__({"unet": unet})
         self.noise, self._task = noise, task
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -154,7 +154,7 @@ def recipe_settings(
     Raises:
         InputError: If there is no such ablation, or the method has no terms to leave out.
     """
-    settings: StudentRecipe = configured(cast("Any", recipes or RECIPES), recipe, list(changes))
+    settings = configured(dict(recipes or RECIPES), recipe, list(changes))
     if ablation is None:
         return settings
     if ablation not in ABLATIONS or method != "rdd":

@@ -109,3 +109,94 @@ def loop_config(num_steps, **changes):
         "sample_every": 1000,
     }
     return LoopConfig(num_steps=num_steps, **{**settings, **changes})
+
+
+TINY_RUN = ["num_steps=2", "batch_size=2", "num_scenes=8", "teacher_steps=4", "precision=no"]
+TINY_QUEUE = ["capacity=64", "num_contrasts=16", "num_fresh=8"]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A published teacher of two narrow blocks that has learned nothing."""
+    from training.autoencoder import new_autoencoder
+    from training.publish import publish_teacher
+    from training.teacher import new_scheduler, new_transformer
+    from training.text import new_text_encoder, new_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer, autoencoder = new_tokenizer(), new_autoencoder()
+    autoencoder.register_to_config(scaling_factor=1.0)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    return publish_teacher(
+        folder,
+        tokenizer=tokenizer,
+        text_encoder=new_text_encoder(tokenizer, width=32),
+        autoencoder=autoencoder,
+        transformer=new_transformer(width=32, depth=2, latent_channels=12, latent_size=16),
+        scheduler=new_scheduler(),
+        origin={"method": "none"},
+    )
+
+
+@pytest.fixture
+def own_checkpoint(checkpoint, tmp_path):
+    import shutil
+
+    return shutil.copytree(checkpoint, tmp_path / "tiny")
+
+
+@pytest.fixture
+def two_sample_prompts(monkeypatch):
+    """Sixteen pictures a grid are for people."""
+    monkeypatch.setattr("distill.pictures.SAMPLE_PROMPTS", ("a red cat", "a blue star"))
+
+
+@pytest.fixture(scope="session")
+def scene_latents(tmp_path_factory):
+    """Sixteen drawn scenes with made-up latents of unit spread, as `encode_scenes` leaves them."""
+    import json
+
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("latents") / "made-up"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(folder / "0000.npy", rng.standard_normal((16, 12, 16, 16)).astype(np.float16))
+    np.save(folder / "0000.layout.npy", rng.integers(0, 3, (16, 8, 8, 2)).astype(np.uint8))
+    lines = [json.dumps(["a red cat"] * 5) for _ in range(16)]
+    (folder / "0000.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Sixty flat photos of three kinds that differ in colour, as a file of JPEGs."""
+    from io import BytesIO
+
+    import numpy as np
+    from PIL import Image
+
+    rng, files, labels = np.random.default_rng(0), [], []
+    for index in range(60):
+        picture = rng.integers(0, 60, (32, 32, 3))
+        picture[..., index % 3] += 180
+        buffer = BytesIO()
+        Image.fromarray(picture.astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        files.append(buffer.getvalue())
+        labels.append(index % 3)
+    path = tmp_path_factory.mktemp("photos") / "photos.npz"
+    np.savez(
+        path,
+        jpeg=np.frombuffer(b"".join(files), np.uint8),
+        offset=np.cumsum([0, *map(len, files)]),
+        label=np.array(labels, np.uint8),
+        name=np.array(["red", "green", "blue"]),
+    )
+    return path
+
+
+@pytest.fixture
+def made_up_latents(scene_latents, monkeypatch):
+    """Scenes take seconds to draw and encode; what is taught from them does not matter here."""
+    monkeypatch.setattr("distill.captioned.encode_scenes", lambda *_, **__: scene_latents)
+    return scene_latents

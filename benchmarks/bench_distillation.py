@@ -1,0 +1,225 @@
+"""What few steps cost and bring: python -m benchmarks.bench_distillation --output FILE.
+
+Distances come from `fewstroke distill table` and `fewstroke distill cifar10 table`, which merge
+theirs into the same file. What was measured by nobody stands there as null.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.devices import peak_bytes
+from core.progress import track
+from evaluation.record import merge
+from pipelines.spec import GenerationSpec
+from pipelines.store import open_checkpoint
+from pipelines.text_to_image import TextToImage
+
+STEPS = (8, 4, 2, 1)
+METHODS = ("pd", "rcfd", "rdd")
+GROUNDS = ("scenes", "cifar10")
+PROMPT = "a red apple left of a blue cat"
+NUM_CONTRASTS = 4096
+NUM_WITH_GRADIENT = 8
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure speed, the judge's rates and the memory of relations, and write the figures.
+
+    Args:
+        arguments: Command line; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model", default="checkpoints/emoji-scenes", help="checkpoint")
+    parser.add_argument("--teacher", default="teacher", help="its variant that taught")
+    parser.add_argument("--method", default="rdd", help="students are METHOD-STEPS")
+    parser.add_argument("--num-images", type=int, default=8, help="timed per variant")
+    parser.add_argument("--num-prompts", type=int, default=0, help="judged per category")
+    parser.add_argument("--memory", action="store_true", help="measure relations' memory")
+    parser.add_argument("--memory-of", choices=("queue", "batch"), help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    chosen = parser.parse_args(arguments)
+    if chosen.memory_of is not None:
+        print(relations_peak_bytes(Path(chosen.model), of_queue=chosen.memory_of == "queue"))
+        return
+    figures: dict[str, object] = dict(unmeasured(chosen.output))
+    figures |= speeds(chosen.model, chosen.teacher, chosen.method, num_images=chosen.num_images)
+    if chosen.num_prompts:
+        figures |= judged(
+            chosen.model, chosen.teacher, chosen.method, num_prompts=chosen.num_prompts
+        )
+    if chosen.memory:
+        figures |= {
+            f"relations_{kind}_peak_bytes": _peak_in_a_process(chosen.model, kind)
+            for kind in ("queue", "batch")
+        }
+    print(json.dumps(figures, indent=1))
+    if chosen.output is not None:
+        merge(chosen.output, figures, module="benchmarks.bench_distillation", arguments=arguments)
+
+
+def unmeasured(output: Path | None) -> Mapping[str, None]:
+    """Return every headline figure that the file does not hold yet, as null.
+
+    Args:
+        output: The file of figures; it need not be there.
+    """
+    known = json.loads(output.read_text("utf-8")) if output and output.exists() else {}
+    names = [
+        f"{ground}_distance_{method}_{steps}{end}"
+        for ground in GROUNDS
+        for method in METHODS
+        for steps in STEPS
+        for end in ("", "_low", "_high")
+    ]
+    names += ["judge_teacher", "judge_student4", "speed_ratio_1step", "speed_ratio_4step"]
+    return {name: None for name in names if name not in known}
+
+
+def speeds(model: str, teacher: str, method: str, *, num_images: int) -> dict[str, object]:
+    """Return pictures per second of teacher and students, and how many times faster they are.
+
+    Teacher: 50 steps of DDIM and 20 of DPM-Solver++, both with guidance. Variants that are not
+    there are not measured.
+
+    Args:
+        model: Checkpoint.
+        teacher: Variant that taught.
+        method: Prefix of the students' variants.
+        num_images: Pictures per measurement, after one that is not timed.
+    """
+    painter = TextToImage.load(model, variant=teacher)
+    guidance = painter.info.default_guidance
+    found: dict[str, float] = {
+        "ddim_50_images_per_s": _rate(painter, num_images, 50, guidance, "ddim"),
+        "dpmpp_20_images_per_s": _rate(painter, num_images, 20, guidance, "dpmpp"),
+    }
+    figures: dict[str, object] = dict(found)
+    for steps in STEPS:
+        name = f"{method}-{steps}"
+        if name not in painter.info.variants:
+            continue
+        student = TextToImage.load(model, variant=name)
+        rate = _rate(student, num_images, steps, 1.0, "ddim")
+        figures[f"student_{steps}_images_per_s"] = rate
+        figures[f"speed_ratio_{steps}step"] = round(rate / found["ddim_50_images_per_s"], 2)
+        figures[f"speed_ratio_{steps}step_dpmpp"] = round(rate / found["dpmpp_20_images_per_s"], 2)
+    return figures
+
+
+def judged(model: str, teacher: str, method: str, *, num_prompts: int) -> dict[str, object]:
+    """Return how often teacher and students paint what was asked, over all categories.
+
+    Args:
+        model: Checkpoint.
+        teacher: Variant that taught.
+        method: Prefix of the students' variants.
+        num_prompts: Prompts per category.
+    """
+    from evaluation.intervals import wilson
+    from evaluation.model import judge_model
+    from scenes.judge import SceneJudge
+    from scenes.sprites import SpriteSheet
+
+    judge = SceneJudge(SpriteSheet())
+    known = open_checkpoint(model, variant=teacher).info.variants
+    students = {f"student{steps}": f"{method}-{steps}" for steps in STEPS}
+    figures: dict[str, object] = {}
+    for name, variant in {"teacher": teacher, **students}.items():
+        if variant not in known:
+            continue
+        painter = TextToImage.load(model, variant=variant)
+        pictures = judge_model(
+            painter,
+            judge,
+            num_prompts=num_prompts,
+            num_steps=painter.info.default_steps,
+            guidance=painter.info.default_guidance,
+        )
+        rate = wilson(sum(each.is_right for each in pictures), len(pictures))
+        figures |= {
+            f"judge_{name}": rate.value,
+            f"judge_{name}_low": rate.low,
+            f"judge_{name}_high": rate.high,
+        }
+    return figures
+
+
+def relations_peak_bytes(model: Path, *, of_queue: bool) -> int:
+    """Return the most memory that one training step with 4096 contrasts takes in this process.
+
+    With the queue, eight pictures are learned from and 4096 pixels of earlier ones looked at. An
+    explicit batch of as many relations holds those pixels' pictures too, with their gradients.
+
+    Args:
+        model: Checkpoint whose teacher is taken.
+        of_queue: Whether the queue is used.
+    """
+    from copy import deepcopy
+
+    import torch
+
+    from core.seeding import torch_generator
+    from distill.captioned import features_of, load_teacher
+    from distill.methods.rdd import RelationalMethod, RelationalSettings
+    from distill.noise import NoiseSchedule
+    from distill.stages import Stage
+
+    teacher = load_teacher(model, model / "transformer")
+    features = features_of("teacher", teacher)
+    assert features is not None
+    config = teacher.transformer.config
+    pixels_each = (config.sample_size // config.patch_size) ** 2
+    count = NUM_WITH_GRADIENT if of_queue else NUM_WITH_GRADIENT + NUM_CONTRASTS // pixels_each
+    method = RelationalMethod(
+        deepcopy(teacher.transformer).requires_grad_(),
+        teacher.transformer,
+        teacher.task,
+        NoiseSchedule(teacher.schedule),
+        Stage(num_steps=4, teacher_steps=8),
+        features=features,
+        settings=RelationalSettings(
+            cfd=0.0, intra=float(not of_queue), memory=float(of_queue), num_contrasts=NUM_CONTRASTS
+        ),
+    )
+    edge = config.sample_size
+    latents = torch.randn(count, config.in_channels, edge, edge, generator=torch_generator(0))
+    batch = {"latents": latents / teacher.task.latent_scale, "captions": ["a cat"] * count}
+    method.step("distill", batch, torch_generator(1)).loss.backward()
+    return peak_bytes()
+
+
+def _rate(
+    painter: TextToImage, num_images: int, num_steps: int, guidance: float, scheduler: str
+) -> float:
+    specs = [
+        GenerationSpec(
+            prompt=PROMPT,
+            seed=seed,
+            num_steps=num_steps,
+            guidance_scale=guidance,
+            scheduler=scheduler,
+        )
+        for seed in range(num_images)
+    ]
+    painter.generate(specs[:1])
+    started = time.perf_counter()
+    for spec in track(specs, f"{painter.info.variant}, {num_steps} steps", unit="pictures"):
+        painter.generate([spec])
+    return round(num_images / (time.perf_counter() - started), 3)
+
+
+def _peak_in_a_process(model: str, kind: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.bench_distillation", "--model", model]
+    done = subprocess.run(  # noqa: S603 - this module
+        [*command, "--memory-of", kind], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    main()

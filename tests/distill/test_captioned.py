@@ -1,0 +1,150 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.errors import CheckpointError, InputError
+from distill.captioned import (
+    features_of,
+    ground_of,
+    latents_of,
+    load_teacher,
+    unseen_scenes,
+)
+from distill.classifier import latent_classifier
+from distill.features import TransformerFeatures, save_classifier
+from distill.recipes import (
+    ABLATIONS,
+    loop_of,
+    method_maker,
+    recipe_settings,
+    relational,
+    stages_of,
+)
+from distill.teach import teach, weights_digest
+from tests.distill.conftest import TINY_QUEUE, TINY_RUN
+from training.text import new_tokenizer
+
+
+@pytest.fixture
+def teacher(checkpoint):
+    return load_teacher(checkpoint, checkpoint / "transformer")
+
+
+@pytest.fixture
+def source(teacher, made_up_latents, tmp_path):
+    return latents_of(teacher, tmp_path, num_scenes=8, batch_size=2, seed=0)[0]
+
+
+def settings_for(method, *changes):
+    return recipe_settings("cpu", [*TINY_RUN, *TINY_QUEUE, *changes], method=method)
+
+
+def taught(teacher, source, run_dir, *, method="rdd", steps=(2, 1), minutes=None, changes=()):
+    settings = settings_for(method, *changes)
+    features = features_of("teacher", teacher) if method in {"rdd", "rcfd"} else None
+    ground = ground_of(teacher, source, features=features, encoder="made-up")
+    maker = method_maker(method, ground, settings, features)
+    loop = replace(loop_of(settings, minutes=minutes), sample_every=1000)
+    stages = stages_of(method, steps, settings)
+    return teach(ground, stages, maker, loop, run_dir, settings={"queue": settings.queue})
+
+
+def weights(students):
+    return [load_file(s.folder / "diffusion_pytorch_model.safetensors") for s in students]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_sample_prompts")
+def test_stages_stopped_anywhere_end_where_one_run_ends(teacher, source, tmp_path):
+    before = weights_digest(teacher.transformer)
+    whole = taught(teacher, source, tmp_path / "whole")
+    assert [student.num_steps for student in whole] == [2, 1]
+    for num_finished in range(3):  # without time a call makes one step of the first unfinished
+        parts = taught(teacher, source, tmp_path / "parts", minutes=0.0)
+        assert len(parts) == num_finished
+    for one, other in zip(weights(whole), weights(parts), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert weights_digest(teacher.transformer) == before
+    assert (tmp_path / "whole" / "1-steps" / "samples").is_dir()
+    with pytest.raises(CheckpointError, match="begun with other queue"):
+        taught(teacher, source, tmp_path / "whole", changes=("queue=release",))
+
+
+def test_latents_of_another_shape_are_refused(teacher, source):
+    def smaller(step):
+        batch = source(step)
+        return {**batch, "latents": batch["latents"][:, :, :8, :8]}
+
+    with pytest.raises(InputError, match=r"\(12, 8, 8\), the teacher denoises \(12, 16, 16\)"):
+        ground_of(teacher, smaller, features=None, encoder="made-up")
+
+
+def test_words_of_another_tokenizer_are_refused(teacher, source):
+    def foreign(step):
+        return {**source(step), "captions": ["zwei gelbe zebras"] * 2}
+
+    with pytest.raises(InputError, match="unknown to the teacher's tokenizer"):
+        ground_of(teacher, foreign, features=None, encoder="made-up")
+    larger = new_tokenizer()
+    larger.add_tokens([f"new{n}" for n in range(9)])
+
+    def newer(step):
+        return {**source(step), "captions": ["new8 cat", "cat"]}
+
+    with pytest.raises(InputError, match="of two models"):
+        ground_of(replace(teacher, tokenizer=larger), newer, features=None, encoder="made-up")
+
+
+def test_a_classifier_of_another_encoder_is_refused(teacher, source, tmp_path):
+    network = latent_classifier(channels=12, widths=(8,), num_blocks=1, trained_on="other")
+    save_classifier(network, tmp_path, metrics={})
+    features = features_of(str(tmp_path), teacher)
+    with pytest.raises(InputError, match="knows latents of other, these are of made-up"):
+        ground_of(teacher, source, features=features, encoder="made-up")
+
+
+def test_features_are_chosen_by_name(teacher):
+    assert features_of(None, teacher) is None
+    assert isinstance(features_of("teacher", teacher), TransformerFeatures)
+    with pytest.raises(CheckpointError, match="fewstroke distill classifier"):
+        features_of("nowhere", teacher)
+
+
+def test_a_teacher_of_another_prediction_is_refused_before_the_first_step(own_checkpoint):
+    file = own_checkpoint / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "epsilon"}))
+    with pytest.raises(CheckpointError, match="predicts 'epsilon'"):
+        load_teacher(own_checkpoint, own_checkpoint / "transformer")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_teacher(own_checkpoint, own_checkpoint / "nothing")
+
+
+def test_features_are_asked_for_where_a_method_needs_them(teacher, source):
+    ground = ground_of(teacher, source, features=None, encoder="made-up")
+    with pytest.raises(InputError, match="rcfd needs a feature network"):
+        method_maker("rcfd", ground, settings_for("rcfd"), None)
+
+
+def test_ablations_keep_their_terms_alone():
+    for name, kept in ABLATIONS.items():
+        settings = recipe_settings("paper", [], method="rdd", ablation=name)
+        weighed = {
+            term for term in ("squared", "cfd", "intra", "memory") if getattr(settings, term)
+        }
+        assert weighed == kept
+        assert relational(settings).queue == "paper"
+    published = relational(recipe_settings("paper", [], method="rdd"))
+    assert (published.squared, published.cfd, published.intra, published.memory) == (0, 1, 1, 0.1)
+    assert (published.capacity, published.num_contrasts) == (20_000, 4096)
+    with pytest.raises(InputError, match="no ablation 'cfd' of rcfd"):
+        recipe_settings("cpu", [], method="rcfd", ablation="cfd")
+
+
+def test_unseen_scenes_come_with_words_and_layouts(teacher):
+    batch = unseen_scenes(teacher, num_scenes=2)
+    assert batch["latents"].shape == (2, 12, 16, 16)
+    assert batch["layouts"].shape == (2, 8, 8, 2)
+    assert all(batch["captions"])

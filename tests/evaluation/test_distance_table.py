@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from core.errors import InputError
+from core.seeding import torch_generator
+from evaluation.distance_table import distance_table, figures, over_runs, runs_from
+from evaluation.distances import Distance
+
+
+def begun(folder, *steps):
+    for count in steps:
+        (folder / f"{count}-steps" / "student").mkdir(parents=True)
+    (folder / "plan.json").write_text("{}")
+    return folder
+
+
+def test_runs_are_gathered_by_method(tmp_path):
+    one, two = begun(tmp_path / "one"), begun(tmp_path / "two")
+    runs = runs_from([f"rdd={one}", f"progressive={two}", f"rdd={two}"])
+    assert runs == {"rdd": [one, two], "progressive": [two]}
+    for wrong in ("rdd", f"={one}", f"rdd={tmp_path / 'none'}"):
+        with pytest.raises(InputError, match=r"METHOD=FOLDER|no distillation"):
+            runs_from([wrong])
+
+
+def test_one_run_keeps_its_interval_and_three_give_that_of_their_mean():
+    alone = Distance(value=2.0, low=1.5, high=2.5)
+    assert over_runs([alone]) == alone
+    three = [Distance(value=value, low=0.0, high=9.0) for value in (1.0, 2.0, 3.0)]
+    mean = over_runs(three)
+    assert mean.value == pytest.approx(2.0)
+    # Student's t at 2 degrees of freedom, standard deviation 1 over three runs
+    assert mean.high - mean.value == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+
+
+def test_the_better_student_is_nearer_and_figures_are_flat(tmp_path):
+    runs = {
+        "progressive": [begun(tmp_path / "pd", 4, 1)],
+        "rdd": [begun(tmp_path / f"rdd{seed}", 4, 1) for seed in (0, 1)],
+    }
+
+    def draw(shift, seed):
+        return torch.randn(60, 3, generator=torch_generator(seed)) + shift
+
+    def paint(folder, num_steps):
+        is_rdd = "rdd" in str(folder)
+        return draw((0.2 if is_rdd else 1.0) / num_steps, seed=len(str(folder)) + num_steps)
+
+    table = distance_table(runs, draw(0, seed=1), paint)
+    assert list(table["rdd"]) == [4, 1]
+    assert table["rdd"][1][0].value < table["progressive"][1][0].value
+    flat = figures("cifar10", table)
+    assert flat["cifar10_distance_pd_1"] == table["progressive"][1][0].value
+    assert {"cifar10_distance_rdd_4_low", "cifar10_distance_rdd_4_high"} <= flat.keys()
