@@ -133,9 +133,13 @@ def status_of(error: FewstrokeError) -> tuple[int, str]:
         error: What was raised.
 
     Returns:
-        The entry of the nearest ancestor in `STATUS_OF`.
+        The entry of the nearest ancestor in `STATUS_OF`; 503 for one that has none there but may
+        pass.
     """
-    return next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
+    nearest = next(kind for kind in type(error).__mro__ if kind in STATUS_OF)
+    if nearest is FewstrokeError and error.retryable:
+        return STATUS_OF[CapacityError]
+    return STATUS_OF[nearest]
 
 
 def error_response(

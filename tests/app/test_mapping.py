@@ -1,23 +1,27 @@
-import base64
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.mapping import to_card, to_response, to_specs
+from app.mapping import Assignment, to_assignment, to_card
 from app.schemas import MAX_SEED, ImageRequest
 from app.settings import Settings
 from core.errors import InputError
 from pipelines.spec import GenerationSpec
-from tests.app.conftest import SteppedGenerator
+from tests.app.conftest import SteppedPainter
 
-GENERATOR = SteppedGenerator()
+PAINTER = SteppedPainter()
 SETTINGS = Settings()
 
 
+def _assignment(**fields: Any) -> Assignment:
+    body = ImageRequest(prompt="a red apple", **fields)
+    return to_assignment(body, {"default": PAINTER}, SETTINGS)
+
+
 def _specs(**fields: Any) -> tuple[GenerationSpec, ...]:
-    return to_specs(ImageRequest(prompt="a red apple", **fields), GENERATOR, SETTINGS)
+    return _assignment(**fields).specs
 
 
 @given(st.integers(0, MAX_SEED), st.integers(1, 10))
@@ -34,7 +38,7 @@ def test_seeds_count_up_and_nothing_else_differs(seed: int, num_images: int) -> 
 
 def test_what_is_not_said_is_the_models_own() -> None:
     [spec] = _specs()
-    info = GENERATOR.info
+    info = PAINTER.info
     assert (spec.num_steps, spec.guidance_scale) == (info.default_steps, info.default_guidance)
     assert (spec.width, spec.height) == info.sizes[0]
     assert spec == _specs(size="auto", quality="auto", seed=spec.seed)[0]
@@ -52,29 +56,40 @@ def test_drawn_seeds_differ_and_survive_any_json_reader() -> None:
 
 
 def test_a_refusal_of_the_model_names_the_field_of_the_body() -> None:
-    class Picky(SteppedGenerator):
+    class Picky(SteppedPainter):
         def check(self, spec: GenerationSpec) -> None:
             raise InputError(f"{spec.num_steps} steps do not fit.", param="num_steps")
 
     with pytest.raises(InputError) as caught:
-        to_specs(ImageRequest(prompt="a red apple"), Picky(), SETTINGS)
+        to_assignment(ImageRequest(prompt="a red apple"), {"default": Picky()}, SETTINGS)
     assert caught.value.param == "steps"
 
 
-def test_the_answer_counts_tokens_and_carries_the_files() -> None:
-    specs = _specs(n=2, seed=3, size="256x128", negative_prompt="a blue dog")
-    results = GENERATOR.generate(
-        specs, on_step=lambda _done, _all: None, is_cancelled=lambda: False
-    )
-    answer = to_response(results, [b"one", b"two"], GENERATOR, {"total": 1.23456})
-    assert answer.usage.output_tokens == 2 * (256 // 16) * (128 // 16)
-    assert answer.usage.input_tokens == 6
-    assert [base64.b64decode(image.b64_json) for image in answer.data] == [b"one", b"two"]
-    assert [image.seed for image in answer.data] == [3, 4]
-    assert answer.timings_s["total"] == 1.2346
-    assert answer.size == "256x128"
+def test_cost_is_image_tokens_times_steps_of_all_pictures() -> None:
+    assignment = _assignment(n=3, size="256x128", steps=7, negative_prompt="a blue dog")
+    assert assignment.image_tokens == (256 // 16) * (128 // 16)
+    assert assignment.cost_units == 3 * 7 * assignment.image_tokens
+    assert assignment.text_tokens == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"partial_images": 2}, "partial_images"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
+        ({"output_compression": 40}, "output_compression"),
+        ({"output_format": "png", "output_compression": 40}, "output_compression"),
+        ({"quality": "high", "steps": 3}, "steps"),
+        ({"quality": "low", "variant": "default"}, "variant"),
+        ({"variant": "teacher"}, "variant"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _assignment(**fields)
+    assert caught.value.param == param
 
 
 def test_a_card_shows_the_servers_limits() -> None:
-    card = to_card(GENERATOR.info, Settings(max_steps=30), loaded_at=5)
+    card = to_card({"default": PAINTER.info}, Settings(max_steps=30), loaded_at=5)
     assert (card.max_steps, card.created, card.sizes) == (30, 5, ["128x128", "256x128"])

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings, is_loopback, read_settings, settings_table, shipped_model
+from app.settings import (
+    Settings,
+    check_host,
+    is_loopback,
+    read_settings,
+    settings_table,
+    shipped_model,
+)
 from core.errors import ConfigError
 
 DOC = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -52,16 +59,18 @@ def test_settings_do_not_change_after_the_start() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])  # noqa: S104
-def test_a_public_host_is_refused_unless_allowed(host: str) -> None:
-    with pytest.raises(ConfigError, match="--allow-public"):
-        read_settings(host=host)
-    assert read_settings(host=host, allow_public=True).host == host
+def test_a_public_host_is_refused_without_keys_unless_allowed(host: str) -> None:
+    settings = read_settings(host=host)
+    with pytest.raises(ConfigError, match=r"keys create.*--allow-public"):
+        check_host(settings, 0)
+    check_host(settings, 1)
+    check_host(read_settings(host=host, allow_public=True), 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_no_leave(host: str) -> None:
     assert is_loopback(host)
-    assert read_settings(host=host).host == host
+    check_host(read_settings(host=host), 0)
 
 
 def test_the_shipped_model_is_looked_for_beside_the_source() -> None:

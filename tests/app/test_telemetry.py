@@ -13,7 +13,7 @@ from app.settings import Settings
 from app.telemetry import configure_logging
 from app.warm_up import warm_up
 from core.errors import ConfigError, InputError
-from tests.app.conftest import SteppedGenerator, running_server
+from tests.app.conftest import SteppedPainter, running_server
 
 PROMPT = "a very private apple"
 
@@ -35,7 +35,7 @@ def _lines(log: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_request_leaves_one_line_with_its_id_and_never_its_prompt(
-    stepped: SteppedGenerator, log: io.StringIO
+    stepped: SteppedPainter, log: io.StringIO
 ) -> None:
     with running_server(stepped) as running:
         url = f"{running.base_url}/images/generations"
@@ -51,14 +51,14 @@ def test_a_request_leaves_one_line_with_its_id_and_never_its_prompt(
     assert "private" not in log.getvalue()
 
 
-def test_prompts_are_logged_on_request(stepped: SteppedGenerator, log: io.StringIO) -> None:
+def test_prompts_are_logged_on_request(stepped: SteppedPainter, log: io.StringIO) -> None:
     with running_server(stepped, log_prompts=True) as running:
         httpx2.post(f"{running.base_url}/images/generations", json={"prompt": PROMPT})
     assert PROMPT in log.getvalue()
 
 
 def test_a_bug_is_logged_once_with_its_traceback_but_no_values(
-    stepped: SteppedGenerator, log: io.StringIO
+    stepped: SteppedPainter, log: io.StringIO
 ) -> None:
     with running_server(stepped) as running:
         stepped.failure = RuntimeError("broken")
@@ -69,15 +69,15 @@ def test_a_bug_is_logged_once_with_its_traceback_but_no_values(
     assert "private" not in log.getvalue()
 
 
-def test_probes_do_not_fill_the_log(stepped: SteppedGenerator, log: io.StringIO) -> None:
+def test_probes_do_not_fill_the_log(stepped: SteppedPainter, log: io.StringIO) -> None:
     with running_server(stepped) as running:
         assert httpx2.get(f"http://127.0.0.1:{running.port}/livez").status_code == 200
     assert "/livez" not in [line.get("path") for line in _lines(log)]
 
 
-def test_a_failed_warm_up_says_what_the_answer_said(stepped: SteppedGenerator) -> None:
+def test_a_failed_warm_up_says_what_the_answer_said(stepped: SteppedPainter) -> None:
     with running_server(stepped) as running:
         stepped.failure = InputError("This model reads no words.")
         with pytest.raises(ConfigError, match="reads no words"):
-            asyncio.run(warm_up(running.app))
+            asyncio.run(warm_up(running.app, ["default"]))
         stepped.failure = None

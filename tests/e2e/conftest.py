@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from openai import OpenAI
 
+from pipelines.rows import RowPainter
 from pipelines.text_to_image import TextToImage
 from tests.app.conftest import RunningServer, plain_log, running_server, stepped
 from tests.pipelines.conftest import folder, make_folder, pytest_configure
@@ -23,7 +24,7 @@ def painter(folder: Path) -> TextToImage:
 
 @pytest.fixture(scope="session")
 def server(painter: TextToImage) -> Iterator[RunningServer]:
-    with running_server(painter, max_body_bytes=65_536) as running:
+    with running_server(RowPainter(painter), max_body_bytes=65_536) as running:
         yield running
 
 

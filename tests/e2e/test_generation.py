@@ -8,6 +8,7 @@ from openai import OpenAI
 from PIL import Image
 
 from pipelines.png import read_png_spec
+from pipelines.rows import RowPainter
 from pipelines.text_to_image import TextToImage
 from tests.app.conftest import RunningServer, running_server
 
@@ -44,7 +45,7 @@ def test_stock_client_gets_a_picture_that_says_how_it_was_made(
     assert answer.model_extra["revision"] == painter.info.revision
     assert answer.model_extra["steps"] == 3
     assert answer.model_extra["fallbacks"] == []
-    assert {"queue", "encode", "denoise", "decode", "png", "total"} == set(
+    assert {"queue", "encode", "denoise", "decode", "file", "total"} == set(
         answer.model_extra["timings_s"]
     )
     image = answer.data[0]
@@ -73,7 +74,7 @@ def test_a_drawn_seed_is_told_and_gives_the_same_picture_again(client: OpenAI) -
 
 def test_two_servers_paint_the_same_picture(folder: Path, client: OpenAI) -> None:
     with (
-        running_server(TextToImage.load(folder, device="cpu")) as other,
+        running_server(RowPainter(TextToImage.load(folder, device="cpu"))) as other,
         OpenAI(base_url=other.base_url, api_key="none") as other_client,
     ):
         fields = {"extra_body": {"seed": 5, "steps": 3}}
@@ -102,4 +103,4 @@ def test_many_clients_at_once_each_get_their_own_picture(
     with ThreadPoolExecutor(6) as pool:
         answers = pool.map(lambda k: _pngs(client, extra_body={"seed": k, "steps": 2})[0], range(6))
         assert list(answers) == expected
-    assert server.service.worker.num_waiting == 0
+    assert server.service.host.state().is_idle
