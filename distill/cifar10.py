@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -219,7 +218,7 @@ class PixelSampler:
 
     def __call__(self, method: Method, path: Path) -> Mapping[str, float]:
         """Write the grid."""
-        network = cast("nn.Module", method.roles[self._role])
+        network = method.roles[self._role]
         pictures = paint(
             network,
             self._task,

@@ -162,7 +162,7 @@ def recipe_settings(
             f"There is no ablation {ablation!r} of {method}: rdd has {', '.join(ABLATIONS)}.",
             param="ablation",
         )
-    weights = {
+    weights: dict[str, Any] = {
         term: (getattr(settings, term) or 1.0) if term in ABLATIONS[ablation] else 0.0
         for term in TERMS
     }

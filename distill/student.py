@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -66,6 +66,8 @@ class StudentMethod(Method):
     """
 
     phases = (Phase(name="distill", trains=frozenset({"student"})),)
+    num_taught: Tensor
+    grid: Tensor
 
     def __init__(
         self,
@@ -85,6 +87,9 @@ class StudentMethod(Method):
         self.register_buffer("num_taught", torch.zeros((), dtype=torch.long))
         self.register_buffer("grid", noise.grid(stage.teacher_steps), persistent=False)
         self._clock: float | None = None
+        # Frozen networks stand in their folders; a checkpoint need not hold them again.
+        self.register_state_dict_post_hook(_drop_frozen)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_no_frozen)  # type: ignore[no-untyped-call]
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return what the method finds wrong with the student on a batch."""
@@ -220,27 +225,12 @@ class StudentMethod(Method):
         super().after_step(step)
         self.num_taught += 1
 
-    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return what a resume needs: all but the frozen networks, which stand in their folders."""
-        state = super().state_dict(*arguments, **options)
-        return {name: value for name, value in state.items() if not self._is_frozen(name)}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Any:  # noqa: ANN401
-        """Take over a saved state; frozen networks stay as they are.
+    def is_frozen(self, name: str) -> bool:
+        """Return whether an entry of the state belongs to a network that never moves.
 
         Args:
-            state_dict: What `state_dict` returned.
-
-        Raises:
-            RuntimeError: If something else than frozen networks is missing or left over.
+            name: As in the state dictionary.
         """
-        found = super().load_state_dict(state_dict, strict=False)
-        wrong = [name for name in found.missing_keys if not self._is_frozen(name)]
-        if wrong or found.unexpected_keys:
-            raise RuntimeError(f"missing {wrong}, left over {found.unexpected_keys}")
-        return found
-
-    def _is_frozen(self, name: str) -> bool:
         kind, _, rest = name.partition(".")
         trained = set().union(*(phase.trains for phase in self.phases))
         return kind == "roles" and rest.partition(".")[0] not in trained
@@ -257,6 +247,18 @@ class StudentMethod(Method):
         )
         without, with_words = velocity.chunk(2)
         return without + scale * (with_words - without)
+
+
+def _drop_frozen(
+    module: nn.Module, state: dict[str, Any], _prefix: str, _metadata: Mapping[str, Any]
+) -> None:
+    for name in [each for each in state if cast("StudentMethod", module).is_frozen(each)]:
+        del state[name]
+
+
+def _miss_no_frozen(module: nn.Module, found: Any) -> None:  # noqa: ANN401 - torch keeps the type private
+    missing: list[str] = found.missing_keys
+    missing[:] = [each for each in missing if not cast("StudentMethod", module).is_frozen(each)]
 
 
 def _peak_gib(device: torch.device) -> Tensor:

@@ -35,8 +35,8 @@ def changes(*settings):
 @pytest.mark.slow
 @pytest.mark.usefixtures("made_up_latents", "two_sample_prompts")
 def test_a_student_is_taught_published_and_paints_alike_in_stock_diffusers(
-    own_checkpoint,
-    tmp_path,  # noqa: F811
+    own_checkpoint,  # noqa: F811
+    tmp_path,
 ):
     done = call(
         *("distill", "rdd", "--from", "teacher", "--steps", "2,1", "--features", "teacher"),

@@ -8,6 +8,7 @@ from evaluation.distances import Distance
 
 
 def begun(folder, *steps):
+    folder.mkdir()
     for count in steps:
         (folder / f"{count}-steps" / "student").mkdir(parents=True)
     (folder / "plan.json").write_text("{}")
