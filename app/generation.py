@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 
@@ -30,7 +30,7 @@ from core.errors import (
     GenerationCancelledError,
     InputError,
 )
-from pipelines.events import Done, Event, Failed, Painted, Preview
+from pipelines.events import Done, Event, Failed, Painted, Preview, Queued, Started
 from pipelines.from_plan import plan_notes, revised_prompt
 from pipelines.orders import Order
 from pipelines.scheduling import Lane
@@ -175,6 +175,10 @@ class Stream:
         match event:
             case None:
                 return b": keep-alive\n\n"
+            case Queued() | Started():
+                # as a comment: OpenAI's clients know no such events and pass over it
+                name, told = type(event).__name__.lower(), json.dumps(asdict(event))
+                return f": {name} {told}\n\n".encode()
             case Preview(index=index, number=number, image=image):
                 content = await asyncio.to_thread(to_preview, image, wanted)
                 return to_event(to_partial(context, index, number, content))
