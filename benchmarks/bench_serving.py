@@ -17,11 +17,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
+from unittest.mock import patch
 
 import psutil
 import typer
@@ -56,10 +57,13 @@ def main(
     ] = 32,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a picture.")] = 4,
     guidance: Annotated[float, typer.Option(min=1, help="Guidance scale; 1 is none.")] = 1.0,
+    bfloat16: Annotated[
+        bool, typer.Option(help="Press ours in bfloat16 as well; `ours_bf16` in the keys.")
+    ] = False,
     disconnects: Annotated[int, typer.Option(min=1, help="Sockets to close.")] = 100,
 ) -> None:
     """Measure the service; each part is written as soon as it is done."""
-    load = Load(rounds=rounds, requests=requests, steps=steps, guidance=guidance)
+    load = Load(rounds=rounds, requests=requests, steps=steps, guidance=guidance, bfloat16=bfloat16)
     levels = [int(level) for level in clients.split(",")]
     parts: dict[str, Callable[[], dict[str, float]]] = {
         "load": lambda: measure_load(model, levels, load),
@@ -87,12 +91,14 @@ class Load:
         requests: Requests of a turn, at least one a client.
         steps: Steps of a picture.
         guidance: Guidance scale of a picture.
+        bfloat16: Whether ours is pressed in that number format as well.
     """
 
     rounds: int
     requests: int
     steps: int
     guidance: float
+    bfloat16: bool = False
 
     def press(self, server: ServerProcess, num_clients: int) -> Seen:
         """Press one server for one turn.
@@ -128,7 +134,7 @@ def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, fl
         seconds that a server spent on one.
     """
     figures: dict[str, float] = {}
-    with TemporaryDirectory() as folder, _both(model, Path(folder)) as servers:
+    with TemporaryDirectory() as folder, _servers(model, Path(folder), load) as servers:
         for server in servers.values():
             replace(load, requests=4).press(server, 2)
         for level in levels:
@@ -151,14 +157,27 @@ def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, fl
 
 
 @contextmanager
-def _both(model: Path, folder: Path) -> Iterator[dict[str, ServerProcess]]:
-    os.environ["FEWSTROKE_QUEUE_CAPACITY"] = "256"
-    os.environ["FEWSTROKE_DATA_DIR"] = str(folder / "data")
-    ours = running_server(port=0, log_file=folder / "ours.log", model=str(model))
-    with ours as server, _peer(model, folder / "lock.log") as peer:
-        for each in (server, peer):
-            each.wait_until_ready(READY_WITHIN_S)
-        yield {"ours": server, "lock": peer}
+def _servers(model: Path, folder: Path, load: Load) -> Iterator[dict[str, ServerProcess]]:
+    with ExitStack() as stack:
+        servers = {"ours": stack.enter_context(_ours(model, folder / "ours"))}
+        if load.bfloat16:
+            half = _ours(model, folder / "half", FEWSTROKE_DTYPE="bfloat16")
+            servers["ours_bf16"] = stack.enter_context(half)
+        servers["lock"] = stack.enter_context(_peer(model, folder / "lock.log"))
+        for server in servers.values():
+            server.wait_until_ready(READY_WITHIN_S)
+        yield servers
+
+
+@contextmanager
+def _ours(model: Path, folder: Path, **settings: str) -> Iterator[ServerProcess]:
+    folder.mkdir()
+    given = {"FEWSTROKE_QUEUE_CAPACITY": "256", "FEWSTROKE_DATA_DIR": str(folder), **settings}
+    with (
+        patch.dict(os.environ, given),
+        running_server(port=0, log_file=folder / "log", model=str(model)) as server,
+    ):
+        yield server
 
 
 @contextmanager
