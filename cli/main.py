@@ -20,7 +20,7 @@ USAGE_ERROR = 2
 _COMMANDS = ("demo", "generate", "plan", "quantize", "serve")
 
 # Each is a module of this package with an `app` of several commands.
-_GROUPS = ("train", "evaluate", "distill")
+_GROUPS = ("keys", "models", "train", "evaluate", "distill")
 
 
 def main() -> None:

@@ -12,7 +12,9 @@ EPILOG = """[bold]Examples[/bold]
 
 [cyan]fewstroke serve --port 9000 --log-format console[/cyan]
 
-[cyan]FEWSTROKE_QUEUE_CAPACITY=8 fewstroke serve[/cyan]
+[cyan]fewstroke keys create studio && fewstroke serve --host 0.0.0.0[/cyan]
+
+[cyan]FEWSTROKE_QUEUE_CAPACITY=8 FEWSTROKE_SERVE_VARIANTS=all fewstroke serve[/cyan]
 """
 
 
@@ -36,7 +38,7 @@ def serve(
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")
     ] = None,
     allow_public: Annotated[
-        bool, typer.Option("--allow-public", help="Permit a host that other machines reach.")
+        bool, typer.Option("--allow-public", help="Permit a public host without any API key.")
     ] = False,
     log_format: Annotated[
         str | None, typer.Option(help="json or console.", show_default="json")
