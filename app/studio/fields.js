@@ -1,0 +1,89 @@
+/** The fields beside the canvas: sentence, whole picture, settings, and where the plan is from. */
+
+import { apiKey } from "./api.js";
+import { at, fill, make } from "./dom.js";
+import { ensurePlan } from "./canvas.js";
+
+export function mountFields(store) {
+  const prompt = at("prompt");
+  prompt.addEventListener("input", () => store.set({ prompt: prompt.value }));
+  at("whole").addEventListener("input", ({ target }) => {
+    ensurePlan(store);
+    store.edit((plan) => void (plan[target.dataset.plan] = target.value), { name: target.id });
+  });
+  at("settings").addEventListener("input", ({ target }) => {
+    if (target.dataset.setting) store.setting(target.dataset.setting, target.value.trim());
+  });
+  at("api-key").addEventListener("change", ({ target }) => apiKey.set(target.value.trim()));
+  for (const id of ["whole", "settings", "region", "exchange"]) {
+    at(id).addEventListener("submit", (event) => event.preventDefault());
+  }
+  store.listen((changed) => {
+    if (changed.has("prompt")) put(prompt, store.get("prompt"));
+    if (changed.has("plan")) {
+      for (const input of at("whole").querySelectorAll("[data-plan]")) {
+        put(input, store.get("plan")?.[input.dataset.plan] ?? "");
+      }
+    }
+    if (changed.has("plan") || changed.has("prompt")) showSource(store);
+    if (changed.has("model") || changed.has("server")) listChoices(store);
+    if (["settings", "model", "server"].some((name) => changed.has(name))) {
+      for (const input of at("settings").querySelectorAll("[data-setting]")) {
+        const value = store.get("settings")[input.dataset.setting];
+        put(input, value ?? (input.id === "count" ? "1" : ""));
+      }
+    }
+  });
+}
+
+function put(input, value) {
+  if (input.value !== value) input.value = value;
+}
+
+function showSource(store) {
+  const plan = store.get("plan");
+  const origin = plan?.provenance;
+  const isStale = plan && plan.prompt.trim() !== store.get("prompt").trim();
+  const by = { grammar: "Planned by the grammar.", openai: `Planned by ${origin?.model}.`, user: "Made by hand." };
+  at("plan-source").textContent = !plan
+    ? "No plan yet."
+    : isStale
+      ? "These regions were planned for another sentence: Plan makes new ones, Paint keeps them."
+      : (by[origin?.planner] ?? "");
+  const notes = [
+    ...(origin?.fallback ? [`The planner that was asked for failed: ${origin.fallback}. The grammar planned instead.`] : []),
+    ...(origin?.notes ?? []),
+    ...(origin?.repairs ?? []).map((repair) => `Mended (${repair.kind}): ${repair.object}: ${repair.detail}`),
+  ];
+  fill(at("repairs"), ...notes.map((text) => make("li", {}, text)));
+}
+
+function listChoices(store) {
+  const model = store.get("model");
+  const server = store.get("server");
+  if (model) {
+    const variants = Object.entries(model.served);
+    const label = ([name, card]) => `${name} (${card.steps} steps, ${card.bits} bits)`;
+    choices("variant", variants.map((entry) => [entry[0], label(entry)]), `as served: ${model.variant}`);
+    choices("size", model.sizes.map((size) => [size, size]), `as the model: ${model.sizes[0]}`);
+    at("steps").max = model.max_steps;
+    at("steps").placeholder = String(model.steps);
+    at("guidance").placeholder = String(model.guidance);
+  }
+  if (server) {
+    const names = { grammar: "grammar", openai: "language model" };
+    const planners = server.planners.map((name) => [name, names[name] ?? name]);
+    choices("planner", planners, "as the server has it");
+    choices("batch-planner", [["none", "none: sentences as they are"], ...planners], "as the server has it");
+    at("base_ratio").placeholder = String(server.base_ratio);
+    at("key-field").hidden = !server.needs_key;
+    put(at("api-key"), apiKey.get());
+    for (const id of ["high", "low", "region-negative"]) at(id).maxLength = server.max_text_chars;
+  }
+}
+
+function choices(id, entries, none) {
+  const before = at(id).value;
+  fill(at(id), make("option", { value: "" }, none), ...entries.map(([value, text]) => make("option", { value }, text)));
+  at(id).value = entries.some(([value]) => value === before) ? before : "";
+}

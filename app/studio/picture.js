@@ -1,0 +1,119 @@
+/** The picture in the frame, and what is known of it. */
+
+import { at, fill, kilobytes, make, seconds } from "./dom.js";
+import { drawMasks } from "./masks.js";
+
+const STAGES = { queue: "Waited", encode: "Words", denoise: "Steps took", decode: "Pixels", file: "File" };
+
+export function mountPicture(store) {
+  let url = null;
+
+  /** Show a blob in the frame, finished or not. */
+  function show(blob, alt) {
+    const before = url;
+    url = URL.createObjectURL(blob);
+    const image = at("picture");
+    image.onload = () => before && URL.revokeObjectURL(before);
+    image.src = url;
+    image.alt = alt;
+    image.hidden = false;
+  }
+
+  function showPreview(blob) {
+    show(blob, `Preview: ${store.get("prompt")}`);
+    at("frame").classList.add("rests");
+  }
+
+  store.listen((changed) => {
+    const picture = store.get("picture");
+    if (changed.has("picture") && picture) {
+      show(picture.blob, picture.prompt);
+      at("frame").classList.add("rests");
+      showFacts(picture, url);
+    }
+    if (changed.has("plan") && !changed.has("picture")) at("frame").classList.remove("rests");
+    if (changed.has("plan") || changed.has("picture")) {
+      at("empty").hidden = Boolean(store.get("plan") ?? picture);
+    }
+    if (changed.has("settings") || changed.has("model")) setAspect(store);
+  });
+  at("keep-seed").addEventListener("click", () => store.setting("seed", String(store.get("picture").facts.seed)));
+  mountMasks(store);
+  mountBoxes();
+  return { showPreview };
+}
+
+function showFacts(picture, url) {
+  const { facts } = picture;
+  const link = at("download");
+  link.href = url;
+  link.download = `fewstroke-${facts.seed}.${facts.output_format ?? "png"}`;
+  const rows = {
+    Seed: facts.seed,
+    Variant: facts.variant,
+    Steps: facts.steps,
+    Guidance: facts.guidance,
+    Size: facts.size,
+    ...Object.fromEntries(
+      Object.entries(STAGES).flatMap(([stage, name]) => {
+        const value = facts.timings_s?.[stage];
+        return value === undefined ? [] : [[name, seconds(value)]];
+      }),
+    ),
+    "In all": seconds(facts.total_s),
+    File: kilobytes(facts.bytes),
+    Model: `${facts.model} ${facts.revision}`,
+  };
+  fill(
+    at("facts"),
+    ...Object.entries(rows).map(([name, value]) =>
+      make("div", {}, make("dt", {}, name), make("dd", {}, String(value))),
+    ),
+  );
+  fill(at("fallbacks"), ...(facts.fallbacks ?? []).map((text) => make("li", {}, text)));
+  at("result").hidden = false;
+}
+
+function sizeOf(store) {
+  const size = store.get("settings").size ?? store.get("model")?.sizes[0] ?? "1x1";
+  const [width, height] = size.split("x").map(Number);
+  return { width, height };
+}
+
+function setAspect(store) {
+  const { width, height } = sizeOf(store);
+  at("frame").style.setProperty("--aspect", `${width} / ${height}`);
+}
+
+function mountMasks(store) {
+  const button = at("show-masks");
+  const canvas = at("masks");
+  const isOn = () => button.getAttribute("aria-pressed") === "true";
+
+  async function draw() {
+    const plan = store.get("plan");
+    const server = store.get("server");
+    canvas.hidden = !(isOn() && plan && server);
+    if (canvas.hidden) return;
+    const share = store.get("settings").base_ratio;
+    const baseShare = share === undefined ? server.base_ratio : Number(share);
+    await drawMasks(canvas, plan, { ...sizeOf(store), tokenPx: server.token_px, baseShare });
+  }
+
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-pressed", String(!isOn()));
+    draw();
+  });
+  store.listen((changed) => {
+    if (isOn() && ["plan", "settings", "server"].some((name) => changed.has(name))) draw();
+  });
+}
+
+function mountBoxes() {
+  const button = at("show-boxes");
+  button.addEventListener("click", () => {
+    const isOn = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(isOn));
+    at("frame").classList.toggle("bare", !isOn);
+  });
+}
