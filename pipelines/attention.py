@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.errors import InputError, UnsupportedError
 from pipelines.depth import LayerRule, Level, check_depth
-from pipelines.regional_forms import Form, KeysValues, Mixer, make_mixer
+from pipelines.regional_forms import Form, KeysValues, Mixer, MixerMaker, make_mixer
 
 
 @contextmanager
@@ -82,7 +82,7 @@ class RegionalRow:
         asked: RowTexts,
         depth: Sequence[LayerRule],
         *,
-        form: Form = "auto",
+        form: Form | MixerMaker = "auto",
         keep_keys: bool = True,
     ) -> None:
         blocks = transformer.transformer_blocks
@@ -99,7 +99,7 @@ class RegionalRow:
                     param="regions",
                 )
         self.num_tokens = asked.weights.shape[1]
-        self._form: Form = form
+        self._form = form
         self._keep_keys = keep_keys
         project = transformer.caption_projection or torch.nn.Identity()
         weights = asked.weights.to(transformer.device)
@@ -177,7 +177,8 @@ class RegionalProcessor:
             What the tokens heard.
         """
         self._check(hidden_states)
-        query = _heads(attn.to_q(hidden_states[self._regional]), attn.heads)
+        tokens = hidden_states[self._regional] if self._plain else hidden_states
+        query = _heads(attn.to_q(tokens), attn.heads)
         mixed = [
             row.mix(self._layer, attn, query[at : at + 1])
             for at, row in enumerate(filter(None, self._rows))

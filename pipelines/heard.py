@@ -11,7 +11,7 @@ from pipelines.components import Components
 from pipelines.conditioning import PromptEncoder
 from pipelines.depth import Level, layer_rules
 from pipelines.region_spec import joined_negative
-from pipelines.regional_forms import Form
+from pipelines.regional_forms import Form, MixerMaker
 from pipelines.regions import token_weights
 from pipelines.spec import GenerationSpec
 
@@ -27,12 +27,17 @@ class Listener:
     """
 
     def __init__(
-        self, parts: Components, words: PromptEncoder, latent_factor: int, *, form: Form = "auto"
+        self,
+        parts: Components,
+        words: PromptEncoder,
+        latent_factor: int,
+        *,
+        form: Form | MixerMaker = "auto",
     ) -> None:
         self._transformer = parts.transformer
         self._words = words
         self._token_px = latent_factor * int(parts.transformer.config["patch_size"])
-        self._form: Form = form
+        self._form = form
         self._known: WeakValueDictionary[GenerationSpec, Heard] = WeakValueDictionary()
 
     def prepare(self, spec: GenerationSpec) -> "Heard":
@@ -54,9 +59,7 @@ class Listener:
     def _prepare(self, spec: GenerationSpec) -> "Heard":
         guided = spec.guidance_scale > 1.0
         with_words = self._with_regions(spec) if spec.regions else None
-        without = None
-        if guided and any(region.negative.strip() for region in spec.regions):
-            without = self._without_regions(spec)
+        without = self._without_regions(spec) if spec.regions and guided else None
         return Heard(
             prompt=self._words.encode(spec.prompt),
             negative=self._words.encode(spec.negative_prompt) if guided else None,
@@ -114,7 +117,8 @@ class Heard:
         negative: The encoded negative prompt; None without guidance.
         guidance_scale: How far to move from the one to the other; 1 without guidance.
         with_words: What its regions hear; None without regions.
-        without: What they hear on the unconditional side; None where all hear the negative prompt.
+        without: What they hear on the unconditional side: the negative prompt and their own. Also
+            where no region has any, for its keys are kept then, too. None without guidance.
         window: Shares of the steps in which regions act, from and until before.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,11 +12,14 @@ from core.errors import InputError
 
 Form = Literal["auto", "gathered", "folded", "packed", "looped"]
 KeysValues = tuple[Float[Tensor, "1 heads _ head_dim"], Float[Tensor, "1 heads _ head_dim"]]
+MixerMaker = Callable[[Sequence[KeysValues], Float[Tensor, "texts n"]], "Mixer"]
 Mixer = Callable[[Float[Tensor, "1 heads n head_dim"]], Float[Tensor, "1 heads n head_dim"]]
 
 
 def make_mixer(
-    keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n"], form: Form
+    keys_values: Sequence[KeysValues],
+    weights: Float[Tensor, "texts n"],
+    form: "Form | MixerMaker" = "auto",
 ) -> Mixer:
     """Prepare the attention of one picture's tokens to several texts.
 
@@ -28,12 +31,14 @@ def make_mixer(
         form: How it is computed. "looped" asks every token of every text, one text at a time;
             "folded" does so in one call; "gathered" asks only tokens that hear the text; "packed"
             is one call over all words with a mask, for weights of 0 and 1 alone. "auto" takes the
-            cheapest as measured.
+            cheapest as measured. A function makes something else of the weights; baselines do.
 
     Returns:
         A function from queries to what each token heard. Asking for "packed" with weights between
         0 and 1 is refused as an InputError.
     """
+    if not isinstance(form, str):
+        return form(keys_values, weights)
     if len(weights) == 1:
         return _plain(keys_values[0])
     makers = {"gathered": _gathered, "folded": _folded, "packed": _packed, "looped": _looped}
@@ -110,7 +115,8 @@ def _folded(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n"]
     )
     mask = None
     if int(lengths.min()) < longest:
-        mask = (torch.arange(longest) < lengths[:, None])[:, None, None].to(weights.device)
+        heard = (torch.arange(longest) < lengths[:, None])[:, None, None]
+        mask = _as_bias(heard.to(weights.device), key)
     loudness = weights[:, None, :, None]
 
     def mix(query: Float[Tensor, "1 heads n head_dim"]) -> Float[Tensor, "1 heads n head_dim"]:
@@ -129,5 +135,10 @@ def _packed(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n"]
         )
     key, value = (torch.cat(parts, dim=2) for parts in zip(*keys_values, strict=True))
     lengths = torch.tensor([k.shape[2] for k, _ in keys_values], device=weights.device)
-    mask = (weights > 0).repeat_interleave(lengths, dim=0).T
+    mask = _as_bias((weights > 0).repeat_interleave(lengths, dim=0).T, key)
     return lambda query: F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def _as_bias(heard: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:
+    """Return what attention would make of a mask at every call."""
+    return like.new_zeros(heard.shape).masked_fill(~heard, float("-inf"))

@@ -19,7 +19,7 @@ from pipelines.conditioning import PromptEncoder
 from pipelines.forward import Forward
 from pipelines.heard import Heard, Listener
 from pipelines.invariance import keep_rows_apart
-from pipelines.regional_forms import Form
+from pipelines.regional_forms import Form, MixerMaker
 from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
 from pipelines.store import Checkpoint, ModelInfo, open_checkpoint
@@ -43,7 +43,7 @@ class TextToImage:
         parts: Components,
         *,
         num_rows: int | None = None,
-        form: Form = "auto",
+        form: Form | MixerMaker = "auto",
     ) -> None:
         self.info: ModelInfo = checkpoint.info
         self.num_rows = num_rows or (1 if parts.device.type == "cpu" else 8)
@@ -51,8 +51,8 @@ class TextToImage:
         self.parts = parts
         # A request for ten pictures asks the same ten times, on the server's event loop.
         self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self.noise_schedule))
-        self._words = PromptEncoder(parts.tokenizer, parts.text_encoder)
-        self._listener = Listener(parts, self._words, checkpoint.info.latent_factor, form=form)
+        self.words = PromptEncoder(parts.tokenizer, parts.text_encoder)
+        self._listener = Listener(parts, self.words, checkpoint.info.latent_factor, form=form)
         self._forward = Forward(parts, checkpoint.info.latent_factor)
         if parts.device.type == "cpu":
             keep_rows_apart(parts.transformer)
@@ -98,7 +98,7 @@ class TextToImage:
         Args:
             text: A prompt.
         """
-        return self._words.count_tokens(text)
+        return self.words.count_tokens(text)
 
     def generate(
         self,
