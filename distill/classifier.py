@@ -1,12 +1,13 @@
 """Training the two feature networks: what stands in a latent scene, what a small photo shows."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from distill.features import Classifier, ClassifierShape, save_classifier
@@ -94,9 +95,10 @@ def train_classifier(
     with torch.no_grad():
         answers = [classifier.answers(part.to(device)) for part in pictures.split(64)]
     truths = questions(held_out, classifier.shape)
+    shows = shows_something(truths, classifier.shape)
     by_question = zip(zip(*answers, strict=True), truths, strict=True)
     metrics = {
-        f"accuracy_{index}": float(accuracy(torch.cat(parts).cpu(), truth))
+        f"accuracy_{index}": float(accuracy(torch.cat(parts).cpu(), truth, shows))
         for index, (parts, truth) in enumerate(by_question)
     }
     metrics |= {"samples_seen": float(done.num_samples), "num_held_out": float(len(pictures))}
@@ -129,9 +131,10 @@ class ClassifierMethod(Method):
             F.cross_entropy(answer.float(), truth, label_smoothing=self._smoothing)
             for answer, truth in zip(answers, truths, strict=True)
         ]
+        shows = shows_something(truths, classifier.shape)
         return StepOutput(
             loss=torch.stack(errors).sum(),
-            metrics={"accuracy": accuracy(answers[0].detach(), truths[0])},
+            metrics={"accuracy": accuracy(answers[0].detach(), truths[0], shows)},
         )
 
 
@@ -148,17 +151,31 @@ def questions(batch: Batch, shape: ClassifierShape) -> tuple[Int[Tensor, " n"], 
     return tuple(layouts.flatten(0, 2).unbind(-1))
 
 
-def accuracy(answers: Float[Tensor, "n k"], truths: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+def accuracy(
+    answers: Float[Tensor, "n k"], truths: Int[Tensor, " n"], shows: Bool[Tensor, " n"]
+) -> Float[Tensor, ""]:
     """Return how often the likeliest answer is right, over places that show something.
 
     Args:
         answers: Logits.
-        truths: Classes; where classes are those of a layout, 0 is empty ground and most of it.
+        truths: Classes.
+        shows: Where to count; most of a scene is empty ground, and easy.
     """
     right = (answers.argmax(-1) == truths).float()
-    is_layout = answers.shape[1] == NUM_NOUN_CLASSES
-    counted = (truths > 0) if is_layout else torch.ones_like(truths, dtype=torch.bool)
-    return right[counted].sum() / counted.sum().clamp(min=1)
+    return right[shows].sum() / shows.sum().clamp(min=1)
+
+
+def shows_something(
+    truths: Sequence[Int[Tensor, " n"]], shape: ClassifierShape
+) -> Bool[Tensor, " n"]:
+    """Return which rows of answers count.
+
+    Args:
+        truths: What `questions` returned.
+        shape: The classifier's.
+    """
+    is_thing = truths[0] > 0
+    return is_thing if shape.is_dense else torch.ones_like(is_thing)
 
 
 def latent_classifier(

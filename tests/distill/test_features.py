@@ -9,6 +9,7 @@ from distill.classifier import (
     latent_classifier,
     levels_to_layout,
     pixel_classifier,
+    shows_something,
 )
 from distill.features import (
     ClassifierShape,
@@ -166,10 +167,13 @@ def test_learning_to_see_lowers_the_loss_and_finds_the_answer():
 
 
 def test_accuracy_of_a_layout_counts_only_places_that_show_something():
-    truths = torch.tensor([0, 0, 0, 3, 5])
+    nouns, colors = torch.tensor([0, 0, 0, 3, 5]), torch.tensor([0, 0, 0, 1, 2])
+    shows = shows_something((nouns, colors), tiny_classifier().shape)
     answers = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 3, 4]), NUM_NOUN_CLASSES).float()
-    assert float(accuracy(answers, truths)) == 0.5
-    assert float(accuracy(answers[:, :10], truths)) == pytest.approx(2 / 5)
+    assert float(accuracy(answers, nouns, shows)) == 0.5
+    assert float(accuracy(answers, colors, shows)) == 0.0
+    photo = pixel_classifier(num_classes=10, widths=(8,), num_blocks=1, trained_on="x").shape
+    assert shows_something((nouns,), photo).all()
 
 
 def test_levels_lead_from_a_latent_to_the_layouts_cells():
