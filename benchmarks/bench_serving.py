@@ -7,6 +7,7 @@ Parts, all by default (`--part` chooses):
     load        requests a second and waiting times at several numbers of clients, ours and a
                 FastAPI server around a plain diffusers pipeline with a lock, in turns
     engine      what a tick costs beyond its forward pass; whether company changes a picture
+    overload    ten times as many clients as places: are refusals honest, does memory hold
     disconnect  sockets that are closed at any moment, and whether their work stops
     start       from the start of the process to the first picture, and resident memory
 """
@@ -31,10 +32,13 @@ from benchmarks import bench_first_image
 from benchmarks.load_client import Seen, press
 from benchmarks.serving_disconnects import measure_disconnects
 from benchmarks.serving_engine import max_difference, tick_overhead
+from benchmarks.serving_overload import measure_overload
 from cli.server_process import ServerProcess, free_port, running_server
 from evaluation.record import merge
 
 READY_WITHIN_S = 300.0
+OVERLOAD_PLACES = 6
+OVERLOAD_S = 90.0
 KEYS = (
     *("rps_16_ours", "rps_16_lock", "rps_1_ours", "rps_1_lock", "p99_16_ours_s", "p99_16_lock_s"),
     *("tick_overhead", "disconnect_stopped", "disconnect_tried", "fuzz_calls", "fuzz_5xx"),
@@ -71,6 +75,7 @@ def main(
             "tick_overhead": round(tick_overhead(model), 4),
             "invariance_max_abs": max_difference(model),
         },
+        "overload": lambda: _measure_overload(model, load),
         "disconnect": lambda: measure_disconnects(model, disconnects),
         "start": lambda: _measure_start(model),
     }
@@ -195,6 +200,19 @@ def _peer(model: Path, log_file: Path) -> Iterator[ServerProcess]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _measure_overload(model: Path, load: Load) -> dict[str, float]:
+    capacity = {"FEWSTROKE_QUEUE_CAPACITY": str(OVERLOAD_PLACES)}
+    with TemporaryDirectory() as folder, _ours(model, Path(folder) / "ours", **capacity) as server:
+        server.wait_until_ready(READY_WITHIN_S)
+        return measure_overload(
+            server,
+            num_clients=10 * OVERLOAD_PLACES,
+            seconds=OVERLOAD_S,
+            steps=load.steps,
+            guidance=load.guidance,
+        )
 
 
 def _measure_start(model: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ Read `Engine.tick` first: begin who is new, one forward pass for rows of one kin
 done. No torch here; what a step is, the painter knows (`pipelines/rows.py`).
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +17,8 @@ from pipelines.intake import Intake
 from pipelines.orders import Picture, Tick
 from pipelines.painter import Painter
 from pipelines.spec import GenerationResult
+
+log = logging.getLogger(__name__)
 
 TILED = "Decoded in tiles, because the device had no memory for the whole picture: may show seams."
 
@@ -42,7 +45,10 @@ class Engine:
     def run(self) -> None:
         """Work until the intake is stopped."""
         while self.intake.wait_for_work():
-            self.tick()
+            try:
+                self.tick()
+            except Exception as error:  # noqa: BLE001  (a bug here must leave nobody waiting)
+                self.intake.fail_all(error)
 
     def tick(self) -> bool:
         """Begin who is new, ask the network once for rows of one kind, decode who is done.
@@ -82,7 +88,13 @@ class Engine:
     def _measure_new_models(self) -> None:
         for painter in self.intake.variants().values():
             if painter not in self._budgets:
-                self._budgets[painter] = painter.measure_budget(self.intake.limits.num_rows)
+                self._budgets[painter] = 0.0
+                try:
+                    self._budgets[painter] = painter.measure_budget(self.intake.limits.num_rows)
+                except Exception:
+                    # Requests to this model will be told what is wrong with it.
+                    log.exception("%s takes one picture at a time", painter.info.name)
+                    painter.free_memory()
 
     def _begin(self, picture: Picture) -> bool:
         job, started_s = picture.job, self._clock()

@@ -103,6 +103,16 @@ class Intake:
                 self.counters.failed += 1
                 self.end(job, Failed(error=error))
 
+    def fail_all(self, error: Exception) -> None:
+        """End every request that was taken.
+
+        Args:
+            error: What they are told.
+        """
+        with self.changed:
+            for job in list(self._jobs):
+                self.fail(job, error)
+
     def end(self, job: Job, event: Event) -> None:
         """Let a request out; the caller holds the lock and has seen that it has not ended.
 
@@ -173,8 +183,7 @@ class Intake:
         """
         with self.changed:
             self._is_closing = self._is_stopped = True
-            for job in list(self._jobs):
-                self.fail(job, error)
+            self.fail_all(error)
             self.changed.notify_all()
 
     def swap(self, variant: str, painter: Painter) -> Painter | None:

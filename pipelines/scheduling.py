@@ -23,6 +23,9 @@ Lane = Literal["interactive", "batch"]
 AnyWork = TypeVar("AnyWork", bound="Work")
 Name = TypeVar("Name", bound=Hashable)
 
+MIN_SHARE = 0.01
+"""What a lane gets even if its share is set to nothing: nobody waits for ever."""
+
 STRETCH = 4.0
 """A request is due when this many times its own computing time has passed."""
 
@@ -68,7 +71,7 @@ class FairSchedule(Generic[AnyWork]):
     """
 
     def __init__(self, shares: Mapping[Lane, float], *, max_age_s: float) -> None:
-        self._shares = dict(shares)
+        self._shares = {lane: max(MIN_SHARE, share) for lane, share in shares.items()}
         self._max_age_s = max_age_s
         self._lanes: DeficitRing[Lane] = DeficitRing()
         self._keys: dict[Lane, DeficitRing[Hashable]] = {lane: DeficitRing() for lane in shares}

@@ -458,6 +458,44 @@ def test_stopping_ends_everything_and_the_thread() -> None:
     assert len(bench.painter.passes) == 1
 
 
+def test_a_bug_of_the_engine_itself_leaves_nobody_waiting() -> None:
+    bench = Bench()
+    bug, go_on = RuntimeError("a bug"), threading.Event()
+
+    def fail_once(_: Tick) -> None:
+        if not go_on.is_set():
+            raise bug
+
+    engine = Engine(bench.intake, fail_once)
+    hit = bench.submit(SPEC)
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    assert bench.intake.wait_until_idle(20.0)
+    assert hit.last == Failed(error=bug)
+    go_on.set()
+    later = bench.submit(SPEC)
+    assert bench.intake.wait_until_idle(20.0)
+    assert isinstance(later.last, Done)
+    bench.intake.stop(ShuttingDownError("The test ends."))
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_model_that_cannot_be_measured_takes_one_picture_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+
+    def fail(_: int | None) -> float:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(bench.painter, "measure_budget", fail)
+    heard = bench.submit(*seeds(1, 2, num_steps=1))
+    bench.finish()
+    assert [len(each) for each in bench.painter.passes] == [1, 1]
+    assert isinstance(heard.last, Done)
+
+
 def test_ticks_say_what_they_did() -> None:
     bench = Bench(num_rows=2)
     bench.submit(*seeds(1, 2, num_steps=2))

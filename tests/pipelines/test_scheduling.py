@@ -136,6 +136,16 @@ def test_a_lane_that_is_alone_gets_everything() -> None:
     assert spent(schedule(patient), 10)[patient] == 10
 
 
+def test_a_lane_without_a_share_is_slow_but_never_starves() -> None:
+    made = FairSchedule[Work]({"interactive": 1.0, "batch": 0.0}, max_age_s=1e9)
+    loud, patient = work("a"), work("b", lane="batch")
+    made.add(patient)
+    assert made.next(paying(0.0), 0.0) == [patient]
+    made.add(loud)
+    total = spent(made, 1000)
+    assert 5 <= total[patient] <= 20
+
+
 def test_room_in_a_pass_is_filled_from_the_other_lane() -> None:
     loud, patient = work("a"), work("a", lane="batch")
     assert schedule(patient, loud).next(paying(2.0), 0.0) in ([loud, patient], [patient, loud])
@@ -154,6 +164,7 @@ def test_whoever_is_too_old_goes_first_in_its_lane() -> None:
     assert [made.next(paying(0.0), 61.0) for _ in range(3)] == [[old]] * 3
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 8)), min_size=1, max_size=20))
 def test_everything_is_finished_in_as_many_ticks_as_there_are_steps(
     asked: list[tuple[str, int]],
