@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from core.errors import InputError
 from core.seeding import numpy_generator
 from scenes.effects import add_outline, add_shadow, backdrop, paste
-from scenes.sprites import SpriteSheet
+from scenes.sprites import Sprite, SpriteSheet
 from scenes.visibility import is_visible
 from scenes.vocabulary import (
     BACKGROUNDS,
@@ -45,6 +45,8 @@ KIND_SHARES: dict[Kind, float] = {
 
 MARGIN_PX = 3
 GAP_PX = 4
+# What stands in front covers at least this share of what is behind.
+MIN_HIDDEN_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,14 +177,17 @@ def _try_scene(rng: np.random.Generator, kind: Kind, sheet: SpriteSheet) -> Scen
         return None
     sizes = _draw_sizes(rng, len(looks))
     sides = [int(rng.choice(SIZES_PX[size])) for size in sizes]
-    shapes = [
-        sheet.sprite(noun, color, side, style).shape[1::-1]
+    sprites = [
+        sheet.sprite(noun, color, side, style)
         for (noun, color), side in zip(looks, sides, strict=True)
     ]
+    shapes = [(sprite.shape[1], sprite.shape[0]) for sprite in sprites]
     relation = str(rng.choice(RELATIONS)) if kind == "relation" else None
     place = str(rng.choice(list(PLACES))) if kind == "place" else None
     corners = _place(rng, shapes, relation, place)
     if corners is None:
+        return None
+    if relation == "in front of" and not _hides(sprites[:2], corners[:2]):
         return None
     objects = tuple(
         SceneObject(
@@ -281,6 +286,14 @@ def _in_front(
     centre_x = behind[0] + other_width / 2 + dx
     centre_y = behind[1] + other_height / 2 + dy
     return round(centre_x - width / 2), round(centre_y - height / 2)
+
+
+def _hides(sprites: list[Sprite], corners: list[tuple[int, int]]) -> bool:
+    """Return whether the first sprite visibly covers a part of the second, not only its box."""
+    solid = np.zeros((2, CANVAS_PX, CANVAS_PX), bool)
+    for layer, sprite, (x, y) in zip(solid, sprites, corners, strict=True):
+        layer[y : y + sprite.shape[0], x : x + sprite.shape[1]] = sprite[..., 3] > 0.5
+    return bool(solid.all(axis=0).sum() >= MIN_HIDDEN_SHARE * solid[1].sum())
 
 
 def _fits(

@@ -22,7 +22,7 @@ from scenes.judge_background import (
     find_ground,
     foreground,
 )
-from scenes.judge_fit import Fit, View, coarse_poses
+from scenes.judge_fit import GOOD_UNEXPLAINED, Fit, View, coarse_poses
 from scenes.judge_points import PointBank
 from scenes.judge_several import StackFinder, paint
 from scenes.judge_templates import TemplateBank
@@ -32,8 +32,6 @@ from scenes.vocabulary import CANVAS_PX, STYLES
 
 # Above this share of unexplained error an object has no name.
 MAX_UNEXPLAINED = 0.42
-# Above this one, a better explanation is sought: other styles, or two objects.
-GOOD_UNEXPLAINED = 0.15
 # Several objects must explain a part this much better than one alone.
 MIN_STACK_GAIN = 0.7
 # A style that its backdrop speaks against must explain this much better.

@@ -18,6 +18,9 @@ from scenes.vocabulary import COLORS, DETAILS, NOUNS, SIZES_PX
 
 # A pixel this wrong, summed over channels, is as wrong as any other wrong pixel.
 FULL_ERROR = 0.6
+# Above this share of unexplained error, a better explanation is sought.
+GOOD_UNEXPLAINED = 0.15
+NUM_SLID_SIZES = 8
 SIDES_PX = tuple(side for sides in SIZES_PX.values() for side in sides)
 
 
@@ -114,9 +117,9 @@ class View:
         for _ in range(num_rounds):
             before = fit.error
             fit = self.slide(fit)
-            fit = min(fit, self.best(_resized(self._bank, fit.pose)), key=_error)
+            fit = self._resize(fit)
             fit = min(fit, self.best(_recolored(fit.pose)), key=_error)
-            fit = min(fit, self.best(_restyled(fit.pose, styles)), key=_error)
+            fit = min(fit, self.best(_restyled(self._bank, fit.pose, styles)), key=_error)
             if fit.error > before - 0.5:
                 break
         return fit
@@ -133,6 +136,13 @@ class View:
                 break
             fit = around
         return fit
+
+    def _resize(self, fit: Fit) -> Fit:
+        """Try other sizes; where nothing fits well yet, each of them in its own best place."""
+        sized = sorted((self.fit(pose) for pose in _resized(self._bank, fit.pose)), key=_error)
+        if sized[0].error > GOOD_UNEXPLAINED * self.empty_error:
+            sized = [self.slide(each) for each in sized[:NUM_SLID_SIZES]]  # thin lines, above all
+        return min([fit, *sized], key=_error)
 
     def color_margin(self, fit: Fit) -> float:
         """Return how much worse the next best colour fits, as a share of the object's area."""
@@ -213,9 +223,16 @@ def _recolored(pose: Pose) -> list[Pose]:
     ]
 
 
-def _restyled(pose: Pose, styles: tuple[str, ...]) -> list[Pose]:
+def _restyled(bank: TemplateBank, pose: Pose, styles: tuple[str, ...]) -> list[Pose]:
+    """Return the pose in other styles and details.
+
+    An outline makes an object look larger, so its detail and its size are changed together too:
+    either change alone would look worse.
+    """
+    poses = [pose, *_resized(bank, pose)]
     return [
-        replace(pose, look=replace(pose.look, style=style), detail=detail)
+        replace(each, look=replace(each.look, style=style), detail=detail)
         for style in styles
         for detail in DETAILS
+        for each in (poses if detail != pose.detail else poses[:1])
     ]
