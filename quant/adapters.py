@@ -25,6 +25,7 @@ from quant.numerics import (
     fake_quantize,
     quantize,
     round_through,
+    spread,
     stored_scale,
     stored_zero,
 )
@@ -161,7 +162,9 @@ class StudentLayer(nn.Module):
     def rounded_weight(self) -> Float[Tensor, "o i ..."]:
         """Return the smoothed weight on its grid, in the shape of the float layer's."""
         grid = self.grid()
-        rows = fake_quantize(self.float_rows(), grid.scale, grid.zero, grid.levels)
+        rows = self.float_rows()
+        scale, zero = (spread(part, rows.shape[1]) for part in (grid.scale, grid.zero))
+        rows = fake_quantize(rows, scale, zero, grid.levels)
         return rows.view(self._source[0].weight.shape)
 
     def hold(self, *, on: bool) -> None:

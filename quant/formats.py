@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from quant.packing import packed_bytes
 from quant.precision import LayerFormat
@@ -46,13 +44,3 @@ def num_inputs(shape: Sequence[int]) -> int:
         shape: Shape of the float weight.
     """
     return int(torch.Size(shape[1:]).numel())
-
-
-def sorted_widths(form: LayerFormat) -> Int[Tensor, " o"]:
-    """Return the bits of each output channel, narrow ones first.
-
-    Args:
-        form: How the layer is stored.
-    """
-    bits = torch.tensor(list(form.widths))
-    return bits.repeat_interleave(torch.tensor(list(form.widths.values())))

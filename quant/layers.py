@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from core.errors import InputError
-from quant.formats import num_inputs, sorted_widths, tensor_shapes
+from quant.formats import num_inputs, tensor_shapes
+from quant.integers import INT8_OFFSET, input_offset, per_row, signed_inputs
 from quant.numerics import (
     Grid,
     byte_to_smoothing,
@@ -28,7 +29,6 @@ from quant.packing import pack, packed_bytes, unpack
 from quant.precision import MAX_BITS, LayerFormat
 from quant.timesteps import Timesteps
 
-_INT8_OFFSET = 128
 _SMALLEST_CUDA_ROWS = 17
 
 
@@ -70,21 +70,21 @@ class PackedLayer(nn.Module):
         Args:
             x: Inputs.
         """
-        x = self.smoothed(x)
+        heard = self.smoothed(x)
         if self.form.activation_bits == 0:
-            output = self.multiply(x, self.sorted_weight().to(x.dtype))
+            output = self.multiply(heard, self.sorted_weight().to(x.dtype))
         else:
-            scale, zero = self.input_grid(x)
-            if self.computes_in_integers(x):
-                output = self.multiply_integers(x, scale, zero)
+            scale, zero = self.input_grid(heard)
+            if self.computes_in_integers(heard):
+                output = self.multiply_integers(heard, scale, zero)
             else:
                 levels = torch.tensor(2.0**self.form.activation_bits - 1, device=x.device)
-                rounded = fake_quantize(x.float(), scale, zero, levels).to(x.dtype)
+                rounded = fake_quantize(heard.float(), scale, zero, levels).to(x.dtype)
                 output = self.multiply(rounded, self.sorted_weight().to(x.dtype))
         if self.places is not None:
             output = output.index_select(self.channel_dim, self.places.long())
         if self.form.rank:
-            output = output + self.multiply_branch(x)
+            output = output + self.multiply_branch(heard)
         if self.bias is None:
             return output
         return output + self.bias.to(output.dtype).view(-1, *[1] * (-1 - self.channel_dim))
@@ -138,7 +138,7 @@ class PackedLayer(nn.Module):
         if self.form.num_ranges:
             scale, zero = self.timesteps.pick(self.ranges.float(), len(x))
             shape = (-1, *[1] * (x.ndim - 1))
-            return scale.view(shape), zero.view(shape)
+            return scale.view(shape), zero.round().view(shape)
         dims = self.measured_dims(x)
         low = x.amin(dims, keepdim=True).float().clamp(max=0)
         high = x.amax(dims, keepdim=True).float().clamp(min=0)
@@ -206,7 +206,11 @@ class PackedLayer(nn.Module):
 
     def sorted_zero(self) -> Float[Tensor, "o g"]:
         """Return the zero points, channels sorted by width."""
-        return byte_to_zero(self.zero, sorted_widths(self.form).to(self.zero.device)[:, None])
+        blocks = self.zero.split(list(self.form.widths.values()))
+        parts = [
+            byte_to_zero(block, bits) for block, bits in zip(blocks, self.form.widths, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def store(self, weight: Float[Tensor, "o i"], grid: Grid) -> None:
         """Take over a smoothed weight, flattened to rows, on its grid.
@@ -311,17 +315,25 @@ class PackedLinear(PackedLayer):
         self, x: Float[Tensor, "*b i"], scale: Tensor, zero: Tensor
     ) -> Float[Tensor, "*b o"]:
         """Sum codes in int32, then take zero points out: sum (a - za)(b - zb), term by term."""
-        levels = 2**self.form.activation_bits - 1
-        codes = (x.float() / scale + zero).round_().clamp_(0, levels).sub_(_INT8_OFFSET)
-        sums = codes.sum(dim=-1, keepdim=True)
+        flat = x.flatten(0, -2)
+        scale, zero = (per_row(part, x) for part in (scale, zero))
+        codes = signed_inputs(flat, scale, zero, self.form.activation_bits)
         weight, weight_zero = self._signed_codes()
-        flat = codes.to(torch.int8).flatten(0, -2)
-        product = torch._int_mm(flat, weight.T)  # noqa: SLF001 - torch's only int8 product
-        total = product.float().view(*x.shape[:-1], self.out_features)
-        weight_sums = weight.sum(dim=1, dtype=torch.int32) - self.in_features * weight_zero
-        total -= weight_zero * sums
-        total -= (zero - _INT8_OFFSET) * weight_sums
-        return (total * scale * self.scale[:, 0].float()).to(x.dtype)
+        # A row and a column of ones sum up the codes of the other side.
+        ones = {"pad": (0, 0, 0, 1), "value": 1}
+        product = torch._int_mm(F.pad(codes, **ones), F.pad(weight, **ones).T)  # noqa: SLF001
+        width = self.out_features
+        sums, weight_sums = product[:-1, width:].float(), product[-1, :width].float()
+        factor = self.scale[:, 0].float()
+        if len(scale) == 1:  # one range for all rows: the factor does both
+            factor = factor * scale[0]
+        zero = (zero - input_offset(self.form.activation_bits)).expand(len(flat), 1)
+        left = torch.cat([-sums, -zero], dim=1)
+        right = torch.stack([weight_zero, weight_sums - self.in_features * weight_zero]) * factor
+        total = (product[:-1, :width] * factor).addmm_(left, right)
+        if len(scale) > 1:
+            total *= scale
+        return total.view(*x.shape[:-1], width).to(x.dtype)
 
     def multiply_branch(self, x: Tensor) -> Tensor:
         """Two thin products."""
@@ -331,8 +343,8 @@ class PackedLinear(PackedLayer):
         codes, zero = self.sorted_codes(), self.sorted_zero()[:, 0]
         if MAX_BITS in self.form.widths:  # eight bits are the last block, and do not fit int8
             start = self.out_features - self.form.widths[MAX_BITS]
-            codes = torch.cat([codes[:start], codes[start:] - _INT8_OFFSET])  # wraps
-            zero[start:] -= _INT8_OFFSET
+            codes = torch.cat([codes[:start], codes[start:] - INT8_OFFSET])  # wraps
+            zero[start:] -= INT8_OFFSET
         return codes.view(torch.int8), zero
 
 

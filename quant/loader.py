@@ -104,7 +104,7 @@ class LowBitQuantizer(DiffusersQuantizer):
         model: nn.Module,
         param_value: Tensor,
         param_name: str,
-        target_device: torch.device,
+        target_device: torch.device | str | int,
         state_dict: Mapping[str, Tensor],
         *_: object,
         **__: object,

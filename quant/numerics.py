@@ -276,14 +276,14 @@ def zero_to_byte(zero: Float[Tensor, "..."], bits: Int[Tensor, "..."]) -> UInt8[
     return (zero * 256 / 2.0 ** bits.to(zero.dtype)).round().to(torch.uint8)
 
 
-def byte_to_zero(byte: UInt8[Tensor, "..."], bits: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+def byte_to_zero(byte: UInt8[Tensor, "..."], bits: int) -> Float[Tensor, "..."]:
     """Return the zero point that a byte stands for.
 
     Args:
         byte: What `zero_to_byte` returned.
         bits: Its width.
     """
-    return byte.float() * (2.0 ** bits.float() / 256)
+    return byte.float() * (2.0**bits / 256)
 
 
 def smoothing_to_byte(factors: Float[Tensor, " i"]) -> UInt8[Tensor, " i"]:

@@ -21,8 +21,8 @@ class Timesteps:
 
     def __init__(self, table: Sequence[float]) -> None:
         self.table = tuple(table)
-        self._low: Tensor | None = None
-        self._share: Tensor | None = None
+        self._places: Tensor | None = None  # of rows at different timesteps
+        self._place: float | None = None  # of rows at one timestep
 
     def set(self, timestep: Tensor) -> None:
         """Note the timesteps of the rows that are about to run.
@@ -33,14 +33,13 @@ class Timesteps:
         if len(self.table) < 2:
             return
         times = timestep.detach().float().reshape(-1)
-        if len(times) > 1 and bool((times == times[0]).all()):
-            times = times[:1]
-        # rising, as searchsorted wants it; index 0 is the last step of sampling
-        table = torch.tensor(self.table[::-1], device=times.device)
+        table = torch.tensor(self.table[::-1], device=times.device)  # rising, for searchsorted
         times = times.clamp(table[0], table[-1])
         low = torch.searchsorted(table, times, right=True).sub(1).clamp(0, len(table) - 2)
-        self._low = low
-        self._share = (times - table[low]) / (table[low + 1] - table[low])
+        rising = low + (times - table[low]) / (table[low + 1] - table[low])
+        places = len(table) - 1 - rising
+        is_one = bool((places == places[0]).all())
+        self._place, self._places = (float(places[0]), None) if is_one else (None, places)
 
     def pick(self, ranges: Float[Tensor, "k t"], num_rows: int) -> Float[Tensor, "k b"]:
         """Return each row's entry of a table over the timesteps, between two entries their mix.
@@ -58,19 +57,24 @@ class Timesteps:
         """
         if ranges.shape[1] == 1:
             return ranges
-        if self._low is None or self._share is None:
+        if self._place is not None:
+            before, share = int(self._place), self._place % 1
+            if share == 0:
+                return ranges[:, before : before + 1]
+            return torch.lerp(ranges[:, before, None], ranges[:, before + 1, None], share)
+        if self._places is None:
             raise UnsupportedError(
                 "A layer with input ranges per timestep was called outside of its transformer: "
                 "call the transformer with its timestep."
             )
-        if len(self._low) not in {1, num_rows}:
+        if len(self._places) != num_rows:
             raise UnsupportedError(
-                f"A layer hears {num_rows} rows in a pass of {len(self._low)} different "
+                f"A layer hears {num_rows} rows in a pass of {len(self._places)} different "
                 "timesteps: quantize with activations per token."
             )
-        rising = ranges.flip(1)
-        low, high = rising[:, self._low], rising[:, self._low + 1]
-        return torch.lerp(low, high, self._share.to(ranges.dtype))
+        first = self._places.long().clamp(max=ranges.shape[1] - 2)
+        shares = (self._places - first).to(ranges.dtype)
+        return torch.lerp(ranges[:, first], ranges[:, first + 1], shares)
 
 
 def watch_timestep(transformer: nn.Module, listener: Callable[[Tensor], None]) -> RemovableHandle:

@@ -99,7 +99,7 @@ def test_stored_numbers_read_back_as_they_were_used(bits, zero, scale):
     width = torch.tensor(bits)
     kept = stored_zero(torch.tensor(zero), width)
     assert 0 <= kept <= 2**bits - 1
-    assert torch.equal(byte_to_zero(zero_to_byte(kept, width), width), kept)
+    assert torch.equal(byte_to_zero(zero_to_byte(kept, width), bits), kept)
     assert torch.equal(stored_zero(kept, width), kept)
     rounded = stored_scale(torch.tensor(scale))
     assert torch.equal(rounded.bfloat16().float(), rounded)
