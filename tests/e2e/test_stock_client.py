@@ -17,7 +17,7 @@ from PIL import Image
 from app.auth import KeyLimits
 from tests.app.conftest import RunningServer, SteppedPainter, running_server
 
-OLD_CLIENT = "FEWSTROKE_TEST_OLD_CLIENT"
+OLD_CLIENT = "OLD_OPENAI_CLIENT"
 
 WHOLE_WAY = """
 import base64, sys
