@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 from core.devices import peak_bytes
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="checkpoints/emoji-scenes", help="checkpoint")
     parser.add_argument("--teacher", default="teacher", help="its variant that taught")
     parser.add_argument("--method", default="rdd", help="students are METHOD-STEPS")
-    parser.add_argument("--num-images", type=int, default=8, help="timed per variant")
+    parser.add_argument("--num-images", type=int, default=8, help="timed per variant; 0 for none")
     parser.add_argument("--num-prompts", type=int, default=0, help="judged per category")
     parser.add_argument("--memory", action="store_true", help="measure relations' memory")
     parser.add_argument("--memory-of", choices=("queue", "batch"), help=argparse.SUPPRESS)
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(relations_peak_bytes(Path(chosen.model), of_queue=chosen.memory_of == "queue"))
         return
     figures: dict[str, object] = dict(unmeasured(chosen.output))
-    figures |= speeds(chosen.model, chosen.teacher, chosen.method, num_images=chosen.num_images)
+    if chosen.num_images:
+        figures |= speeds(chosen.model, chosen.teacher, chosen.method, num_images=chosen.num_images)
     if chosen.num_prompts:
         figures |= judged(
             chosen.model, chosen.teacher, chosen.method, num_prompts=chosen.num_prompts
@@ -150,10 +152,10 @@ def judged(model: str, teacher: str, method: str, *, num_prompts: int) -> dict[s
 
 
 def relations_peak_bytes(model: Path, *, of_queue: bool) -> int:
-    """Return the most memory that one training step with 4096 contrasts takes in this process.
+    """Return the most memory that one training step takes in this process.
 
-    With the queue, eight pictures are learned from and 4096 pixels of earlier ones looked at. An
-    explicit batch of as many relations holds those pixels' pictures too, with their gradients.
+    With the queue, every pixel of eight pictures is compared with 4096 earlier ones. An explicit
+    batch of as many relations, every pixel with every other, is larger, and learned from whole.
 
     Args:
         model: Checkpoint whose teacher is taken.
@@ -174,7 +176,8 @@ def relations_peak_bytes(model: Path, *, of_queue: bool) -> int:
     assert features is not None
     config = teacher.transformer.config
     pixels_each = (config.sample_size // config.patch_size) ** 2
-    count = NUM_WITH_GRADIENT if of_queue else NUM_WITH_GRADIENT + NUM_CONTRASTS // pixels_each
+    num_relations = NUM_WITH_GRADIENT * pixels_each * NUM_CONTRASTS
+    count = NUM_WITH_GRADIENT if of_queue else ceil(num_relations**0.5 / pixels_each)
     method = RelationalMethod(
         deepcopy(teacher.transformer).requires_grad_(),
         teacher.transformer,

@@ -52,9 +52,9 @@ def tell(students: "Sequence[Student]", num_stages: int, home: Path) -> None:
 
 def is_main_process() -> bool:
     """Return whether this process is the one that writes for all."""
-    from accelerate import PartialState
+    from distill.teach import processes
 
-    return bool(PartialState().is_main_process)
+    return bool(processes().is_main_process)
 
 
 def show_table(

@@ -32,7 +32,7 @@ from distill.noise import NoiseSchedule
 from distill.pictures import CaptionPainter, StudentSampler
 from distill.sampling import sample
 from distill.tasks import CaptionedLatents
-from distill.teach import Ground
+from distill.teach import Ground, processes
 from scenes.captions import caption
 from scenes.compose import render, sample_scene
 from scenes.layout import layout
@@ -125,9 +125,10 @@ def latents_of(
         batch_size: Samples a batch.
         seed: Of the draws.
     """
-    home = encode_scenes(
-        teacher.autoencoder, SpriteSheet(), folder, num_scenes=num_scenes, device=best_device()
-    )
+    with processes().main_process_first():  # the others find the scenes encoded
+        home = encode_scenes(
+            teacher.autoencoder, SpriteSheet(), folder, num_scenes=num_scenes, device=best_device()
+        )
     source = LatentSource(home, num_scenes=num_scenes, batch_size=batch_size, seed=seed)
     return source, home.name
 

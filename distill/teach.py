@@ -14,6 +14,7 @@ from accelerate import PartialState
 from diffusers import ModelMixin
 from torch import nn
 
+from core.devices import best_device
 from core.errors import CheckpointError
 from distill.noise import NoiseSchedule
 from distill.stages import Stage
@@ -120,6 +121,11 @@ def teach(
     return finished
 
 
+def processes() -> PartialState:
+    """Return what is known of the processes that teach together; one as a rule."""
+    return PartialState(cpu=best_device().type == "cpu")
+
+
 def weights_digest(network: nn.Module) -> str:
     """Return a short name of a network's weights.
 
@@ -145,8 +151,8 @@ def _keep_plan(
     run_dir.mkdir(parents=True, exist_ok=True)
     file = run_dir / "plan.json"
     if not file.exists():
-        PartialState().wait_for_everyone()
-        if PartialState().is_main_process:
+        processes().wait_for_everyone()
+        if processes().is_main_process:
             write_run_record(run_dir, plan)
             file.write_text(text)
         return
@@ -167,7 +173,7 @@ def _deciding(loop: LoopConfig) -> dict[str, Any]:
 
 
 def _keep_student(network: ModelMixin, student: Student) -> None:
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         fresh = student.folder.with_suffix(".new")
         shutil.rmtree(fresh, ignore_errors=True)
