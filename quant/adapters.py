@@ -86,6 +86,8 @@ class Adapter(nn.Module):
         if start == "error":
             error = plan.rows - dequantize(quantize(plan.rows, plan.grid), plan.grid)
             down, up = largest_part(error, rank)
+            if plan.factors is not None:  # factors act on the weight as it was before smoothing
+                down = down / plan.factors.repeat_interleave(width // len(plan.factors))
         else:
             bound = 1 / math.sqrt(width)  # what Kaiming's uniform start comes to for a matrix
             down = torch.empty(rank, width).uniform_(-bound, bound, generator=generator)

@@ -78,37 +78,73 @@ def quantize(
         The low-bit transformer, which `run_dir/transformer` holds too.
     """
     method = METHODS.get(task.method, param="method")
+    tuning = prepare(pipeline, task, prompts, run_dir)
+    if method.learns and task.settings.num_trajectories > 0:
+        loop = _loop(task.settings, tuning.source.windows_per_trajectory, minutes)
+        pictures = PairSampler(pipeline, prompts(8, task.settings.seed), tuning.sampling)
+        run(tuning.method, tuning.source, loop, run_dir, sampler=pictures)
+    student = tuning.method.student
+    manifest = pack_in_turn(student, method=task.method, precision=task.precision)
+    write_low_bit(student, manifest, run_dir / "transformer")
+    _report(run_dir, task, tuning.plans, manifest, student)
+    return student
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """A calibrated student, ready to learn.
+
+    Attributes:
+        method: What learns, with the student in it.
+        source: From what.
+        plans: How each layer will be stored.
+        sampling: How pictures are sampled.
+    """
+
+    method: FewBits
+    source: TrajectorySource
+    plans: Mapping[str, LayerPlan]
+    sampling: Sampling
+
+
+def prepare(
+    pipeline: Any,  # noqa: ANN401
+    task: Task,
+    prompts: Prompts,
+    run_dir: Path,
+) -> Tuning:
+    """Calibrate, plan, and put rounding layers into a copy of the transformer.
+
+    Args:
+        pipeline: A diffusers pipeline with a float transformer.
+        task: What is asked for.
+        prompts: What is painted.
+        run_dir: Folder of the run.
+    """
+    method, settings = METHODS.get(task.method, param="method"), task.settings
     relation = RelationConfig(
-        kind=task.settings.relation or method.relation,  # type: ignore[arg-type]
-        window=task.settings.window,
-        share=task.settings.relation_share,
-        max_tokens=task.settings.relation_tokens,
+        kind=settings.relation or method.relation,  # type: ignore[arg-type]
+        window=settings.window,
+        share=settings.relation_share,
+        max_tokens=settings.relation_tokens,
     )
     _claim_folder(run_dir, task)
     sampling = Sampling(
-        num_steps=task.num_steps, guidance=task.guidance, batch_size=task.settings.batch_size
+        num_steps=task.num_steps, guidance=task.guidance, batch_size=settings.batch_size
     )
     calibration = listen(pipeline, task, prompts, sampling)
     plans = _plan(pipeline.transformer, calibration, task, method, run_dir / "allocations.jsonl")
     student = deepcopy(pipeline.transformer).requires_grad_(requires_grad=False)
-    timesteps = Timesteps(calibration.timesteps)
-    learns = method.learns and task.settings.num_trajectories > 0
-    adapters = _adapters(plans, task.settings) if learns else {}
-    to_student(student, plans, timesteps, adapters)
+    adapters = _adapters(plans, settings) if method.learns and settings.num_trajectories else {}
+    to_student(student, plans, Timesteps(calibration.timesteps), adapters)
     student.to(pipeline.transformer.device)
-    if learns:
-        output_layer = calibration.output_layer
-        few_bits = FewBits(
-            student, adapters, output_layer, guidance=task.guidance, relation=relation
-        )
-        source = _source(pipeline, output_layer, prompts, sampling, task.settings)
-        loop = _loop(task.settings, source.windows_per_trajectory, minutes)
-        pictures = PairSampler(pipeline, prompts(8, task.settings.seed), sampling)
-        run(few_bits, source, loop, run_dir, sampler=pictures)
-    manifest = pack_in_turn(student, method=task.method, precision=task.precision)
-    write_low_bit(student, manifest, run_dir / "transformer")
-    _report(run_dir, task, plans, manifest, student)
-    return student
+    output_layer = calibration.output_layer
+    return Tuning(
+        method=FewBits(student, adapters, output_layer, guidance=task.guidance, relation=relation),
+        source=_source(pipeline, output_layer, prompts, sampling, settings),
+        plans=plans,
+        sampling=sampling,
+    )
 
 
 def listen(
