@@ -114,7 +114,7 @@ async def show_state(service: ServiceDep) -> StudioState:
         num_waiting=queue.num_waiting,
         num_running=queue.num_running,
         backlog_s=queue.backlog_s,
-        planners=list(service.planner.names()),
+        planners=list(service.planner.names),
         token_px=model.latent_factor * PATCH_EDGE,
         base_ratio=model.region_defaults.base_share,
         max_objects=limits.max_objects,
