@@ -36,25 +36,24 @@ def draw_allocation(plans: Mapping[str, LayerPlan], path: Path) -> None:
     columns = 4
     figure = Figure(figsize=(3.2 * columns, 2.2 * -(-len(names) // columns)), layout="constrained")
     FigureCanvasAgg(figure)
-    colors = {0: "tab:blue", 1: "tab:gray", 2: "tab:red", 3: "tab:purple"}
+    colors = {-1: "tab:blue", 0: "tab:gray", 1: "tab:red"}
     for index, name in enumerate(names):
         plan = moved[name]
         assert plan.allocation is not None
         axes = figure.add_subplot(-(-len(names) // columns), columns, index + 1)
         order = plan.allocation.kurtosis.argsort()
         tails, widths = plan.allocation.kurtosis[order], plan.grid.widths[order]
-        narrowest = int(widths.min())
+        usual = int(widths.mode().values)
         for bits in sorted({int(width) for width in widths}):
             chosen = (widths == bits).numpy()
             axes.scatter(
                 np.flatnonzero(chosen),
                 tails.numpy()[chosen],
                 s=3,
-                color=colors[bits - narrowest],
+                color=colors[max(-1, min(1, bits - usual))],
                 label=f"{bits} bits",
             )
         axes.set_title(name.removeprefix("transformer_blocks."), fontsize=7)
-        axes.set_yscale("log")
         axes.tick_params(labelsize=6)
         axes.legend(fontsize=5, loc="upper left")
     figure.supxlabel("output channels, by kurtosis", fontsize=8)
