@@ -1,0 +1,117 @@
+"""The whole way, with the shipped model: sentence, plan, picture, file, and back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from pipelines.png import read_png_spec
+from tests.app.conftest import RunningServer
+from tests.e2e.studio.conftest import Open, Studio
+
+STEPS = "6"
+
+
+@pytest.fixture
+def painted(shipped_server: RunningServer, open_studio: Open) -> Studio:
+    studio = open_studio(shipped_server)
+    studio.make_plan()
+    studio.set("steps", STEPS)
+    studio.set("seed", "7")
+    studio.grab("studio-plan")
+    count_pictures(studio.page)
+    studio.paint()
+    return studio
+
+
+def test_a_sentence_becomes_a_picture_whose_file_gives_all_of_it_back(
+    painted: Studio, tmp_path: Path
+) -> None:
+    studio, page = painted, painted.page
+    plan = studio.plan
+    assert [thing["name"] for thing in plan["objects"]] == ["apple", "cat"]
+    assert page.evaluate("window.pictures") >= 3, "previews came before the picture"
+    assert page.get_by_role("img", name=plan["prompt"]).is_visible()
+    facts = page.inner_text("#facts")
+    assert "7" in facts
+    assert "Steps took" in facts
+
+    with page.expect_download() as download:
+        page.click("#download")
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    origin = read_png_spec(file.read_bytes())
+    assert (origin.spec.seed, origin.spec.num_steps) == (7, int(STEPS))
+
+    page.mouse.move(2, 2)
+    page.evaluate("scrollTo(0, 0)")
+    studio.grab("studio-picture")
+    forget_everything(page)
+    drop(page, file)
+    studio.says("gave back its plan")
+    assert studio.plan == plan
+    assert page.input_value("#seed") == "7"
+    assert page.input_value("#prompt") == plan["prompt"]
+
+
+def test_history_and_draft_outlive_a_reload(painted: Studio) -> None:
+    studio, page = painted, painted.page
+    plan = studio.plan
+    page.reload()
+    expect(page.locator("#history li")).to_have_count(1)
+    assert studio.plan == plan
+    expect(page.locator("#picture")).to_be_visible()
+    page.click("#history button.picture")
+    assert page.inner_text("#facts").count("7") >= 1
+    page.click("#clear-history")
+    expect(page.locator("#history li")).to_have_count(0)
+
+
+def test_the_same_seed_gives_the_same_picture_again(painted: Studio) -> None:
+    first = pixels_of(painted)
+    painted.paint()
+    assert pixels_of(painted) == first
+
+
+def pixels_of(studio: Studio) -> str:
+    return studio.page.evaluate(
+        """async () => {
+            const image = document.getElementById("picture");
+            await image.decode();
+            const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+            return [...new Uint8Array(await crypto.subtle.digest("SHA-256", pixels))].join(" ");
+        }"""
+    )
+
+
+def count_pictures(page: Any) -> None:
+    page.evaluate(
+        """() => {
+            window.pictures = 0;
+            const watch = new MutationObserver(() => (window.pictures += 1));
+            watch.observe(document.getElementById("picture"), { attributeFilter: ["src"] });
+        }"""
+    )
+
+
+def forget_everything(page: Any) -> None:
+    page.click("#clear-history")
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    page.wait_for_function("document.documentElement.dataset.interactive")
+    assert page.input_value("#json") == ""
+
+
+def drop(page: Any, file: Path) -> None:
+    page.evaluate(
+        """([name, bytes]) => {
+            const held = new DataTransfer();
+            held.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+            dispatchEvent(new DragEvent("drop", { dataTransfer: held, cancelable: true }));
+        }""",
+        [file.name, list(file.read_bytes())],
+    )
