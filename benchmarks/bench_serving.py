@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +46,8 @@ KEYS = (
 )
 """The headline figures; null until a command has measured them."""
 
+Figures = dict[str, float]
+
 
 def main(
     *,
@@ -69,22 +71,24 @@ def main(
     """Measure the service; each part is written as soon as it is done."""
     load = Load(rounds=rounds, requests=requests, steps=steps, guidance=guidance, bfloat16=bfloat16)
     levels = [int(level) for level in clients.split(",")]
-    parts: dict[str, Callable[[], dict[str, float]]] = {
+    parts: dict[str, Callable[[], Iterable[Figures]]] = {
         "load": lambda: measure_load(model, levels, load),
-        "engine": lambda: {
-            "tick_overhead": round(tick_overhead(model), 4),
-            "invariance_max_abs": max_difference(model),
-        },
-        "overload": lambda: _measure_overload(model, load),
-        "disconnect": lambda: measure_disconnects(model, disconnects),
-        "start": lambda: _measure_start(model),
+        "engine": lambda: [
+            {
+                "tick_overhead": round(tick_overhead(model), 4),
+                "invariance_max_abs": max_difference(model),
+            }
+        ],
+        "overload": lambda: [_measure_overload(model, load)],
+        "disconnect": lambda: [measure_disconnects(model, disconnects)],
+        "start": lambda: [_measure_start(model)],
     }
     for name in part or parts:
-        figures = parts[name]()
-        known = json.loads(output.read_text("utf-8")) if output.exists() else {}
-        nulls = {key: None for key in KEYS if key not in known}
-        merge(output, {**nulls, **figures}, module="benchmarks.bench_serving")
-        print(json.dumps(figures, indent=1))
+        for figures in parts[name]():
+            known = json.loads(output.read_text("utf-8")) if output.exists() else {}
+            nulls = {key: None for key in KEYS if key not in known}
+            merge(output, {**nulls, **figures}, module="benchmarks.bench_serving")
+            print(json.dumps(figures, indent=1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +130,7 @@ class Load:
         )
 
 
-def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, float]:
+def measure_load(model: Path, levels: Sequence[int], load: Load) -> Iterator[Figures]:
     """Press ours and the peer in turns.
 
     Args:
@@ -134,11 +138,10 @@ def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, fl
         levels: Numbers of clients.
         load: What they ask.
 
-    Returns:
-        By level: requests a second, median and 99th percentile of their times, and the CPU
-        seconds that a server spent on one.
+    Yields:
+        After each level: requests a second, median and 99th percentile of their times, and the
+        CPU seconds that a server spent on one.
     """
-    figures: dict[str, float] = {}
     with TemporaryDirectory() as folder, _servers(model, Path(folder), load) as servers:
         for server in servers.values():
             replace(load, requests=4).press(server, 2)
@@ -150,6 +153,7 @@ def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, fl
                     before_s = _cpu_s(server)
                     seen[name].add(load.press(server, level))
                     cpu_s[name] += _cpu_s(server) - before_s
+            figures: Figures = {}
             for name, each in seen.items():
                 figures |= {
                     f"rps_{level}_{name}": round(each.rps, 3),
@@ -158,7 +162,7 @@ def measure_load(model: Path, levels: Sequence[int], load: Load) -> dict[str, fl
                     f"cpu_{level}_{name}_s": round(cpu_s[name] / len(each.seconds), 3),
                     f"failed_{level}_{name}": len(each.failures),
                 }
-    return figures
+            yield figures
 
 
 @contextmanager
@@ -202,7 +206,7 @@ def _peer(model: Path, log_file: Path) -> Iterator[ServerProcess]:
         process.wait(30)
 
 
-def _measure_overload(model: Path, load: Load) -> dict[str, float]:
+def _measure_overload(model: Path, load: Load) -> Figures:
     capacity = {"FEWSTROKE_QUEUE_CAPACITY": str(OVERLOAD_PLACES)}
     with TemporaryDirectory() as folder, _ours(model, Path(folder) / "ours", **capacity) as server:
         server.wait_until_ready(READY_WITHIN_S)
@@ -215,7 +219,7 @@ def _measure_overload(model: Path, load: Load) -> dict[str, float]:
         )
 
 
-def _measure_start(model: Path) -> dict[str, float]:
+def _measure_start(model: Path) -> Figures:
     seen = bench_first_image.measure(str(model), None, 3)
     return {"start_to_first_image_s": seen["first_image_s"], "resident_mb": seen["resident_mb"]}
 
