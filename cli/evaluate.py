@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.evaluate_regional import probe, regional
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+app.command(
+    epilog="Example: [bold]fewstroke evaluate regional --num-items 100 --sheet x.png[/bold]"
+)(regional)
+app.command(epilog="Example: [bold]fewstroke evaluate probe --num-pairs 20 --store[/bold]")(probe)
 
 Output = Annotated[Path | None, typer.Option(help="JSON file that the figures are merged into.")]
 
