@@ -1,0 +1,62 @@
+"""Many sentences at once: progress, thumbnails, errors, a zip."""
+
+import json
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.app.conftest import SteppedPainter, running_server
+from tests.e2e.studio.conftest import Open, Studio
+
+
+def test_sentences_become_pictures_in_a_zip(studio: Studio, tmp_path: Path) -> None:
+    page = studio.page
+    page.click("#nav-batch")
+    page.fill("#prompts", "a red circle\n\ntwo blue stars\na dog\n")
+    page.fill("#batch-seed", "40")
+    page.fill("#batch-steps", "2")
+    page.click("#start-batch")
+    studio.says("is finished: 3 of 3", "#batch-counts")
+    expect(page.locator("#batch-pictures img")).to_have_count(3)
+    expect(page.locator("#batch-pictures")).to_contain_text("picture-3, seed 42")
+    with page.expect_download() as download:
+        page.click("#zip")
+    file = tmp_path / "batch.zip"
+    download.value.save_as(file)
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [f"picture-{number}.png" for number in (1, 2, 3)]
+        assert Image.open(BytesIO(archive.read("picture-2.png"))).size == (128, 128)
+
+
+def test_a_file_with_a_fault_is_answered_by_line(studio: Studio, tmp_path: Path) -> None:
+    page = studio.page
+    page.click("#nav-batch")
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/images/generations"}
+    file = tmp_path / "requests.jsonl"
+    good, bad = {"prompt": "a dog"}, {"prompt": "a dog", "n": 99}
+    lines = [line | {"body": good}, line | {"custom_id": "b", "body": bad}]
+    file.write_text("".join(json.dumps(each) + "\n" for each in lines), "utf-8")
+    page.set_input_files("#jsonl", str(file))
+    studio.says("Line 2", "#batch-errors")
+    studio.says("could not be run", "#batch-counts")
+    page.reload()
+    page.locator("#batches button").first.click()
+    studio.says("Line 2", "#batch-errors")
+
+
+def test_a_batch_is_cancelled(stepped: SteppedPainter, open_studio: Open) -> None:
+    with running_server(stepped) as server:
+        studio = open_studio(server, path="/studio/#batch")
+        page = studio.page
+        stepped.stop_before_each_step()
+        page.fill("#prompts", "a red circle\na dog")
+        page.click("#start-batch")
+        studio.says("is painted", "#batch-counts")
+        page.click("#cancel-batch")
+        stepped.run_freely()
+        studio.says("was cancelled", "#batch-counts")
+        expect(page.locator("#cancel-batch")).to_be_disabled()
