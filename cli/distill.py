@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import distill_cifar10
-from cli.students import AGAIN, is_main_process, show_table, steps_from, tell
+from cli.students import examples, is_main_process, show_table, steps_from, tell
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,22 +74,24 @@ CLASSIFIER = "runs/classifier/classifier"
 _METHODS = {
     "progressive": (
         "Halve and halve again: one student step lands where several of its teacher's land.",
-        "[bold]fewstroke distill progressive --from teacher --steps 8,4,2,1[/bold]",
+        ("fewstroke distill progressive --from teacher --steps 8,4,2,1",),
     ),
     "rcfd": (
         "Compare what a classifier sees in the pictures.",
-        "[bold]fewstroke distill rcfd --from teacher --features runs/classifier/classifier[/bold]",
+        ("fewstroke distill rcfd --from teacher --features runs/classifier/classifier",),
     ),
     "rdd": (
         "Compare also what pixels are to each other, within the batch and with earlier batches.",
-        "[bold]fewstroke distill rdd --from teacher --steps 8,4,2,1 --publish --default 4[/bold]. "
-        "One term alone: [bold]--ablation is[/bold]. The published code's queue: [bold]--set "
-        "queue=release[/bold]. On two GPUs: [bold]accelerate launch --multi_gpu --num_processes 2 "
-        "-m cli.main distill rdd[/bold]",
+        (
+            "fewstroke distill rdd --from teacher --steps 8,4,2,1 --publish --default 4",
+            "fewstroke distill rdd --steps 4 --ablation is --run-dir runs/is-alone",
+            "fewstroke distill rdd --set queue=release --run-dir runs/as-released",
+            "accelerate launch --multi_gpu --num_processes 2 -m cli.main distill rdd",
+        ),
     ),
     "consistency": (
         "Make every point of a step's path lead to the same place: the baseline.",
-        "[bold]fewstroke distill consistency --from teacher --steps 4[/bold]",
+        ("fewstroke distill consistency --from teacher --steps 4",),
     ),
 }
 
@@ -148,12 +150,14 @@ def _command(method: str) -> Callable[..., None]:
     return distill
 
 
-for _name, (_help, _example) in _METHODS.items():
-    app.command(_name, help=_help, epilog=f"Example: {_example}. {AGAIN}")(_command(_name))
+for _name, (_help, _examples) in _METHODS.items():
+    app.command(_name, help=_help, epilog=examples(*_examples))(_command(_name))
 
 
 @app.command(
-    epilog="Example: [bold]fewstroke distill classifier --run-dir runs/classifier[/bold]. " + AGAIN
+    epilog=examples(
+        "fewstroke distill classifier --run-dir runs/classifier",
+    )
 )
 def classifier(
     *,
@@ -212,8 +216,11 @@ def classifier(
 
 
 @app.command(
-    epilog="Example: [bold]fewstroke distill table --run progressive=runs/distill-progressive "
-    "--run rdd=runs/distill-rdd --output benchmarks/results/distillation.json[/bold]"
+    epilog=examples(
+        "fewstroke distill table --run progressive=runs/distill-progressive --run "
+        "rdd=runs/distill-rdd --output benchmarks/results/distillation.json",
+        again=False,
+    )
 )
 def table(
     *,

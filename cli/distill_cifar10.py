@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.students import AGAIN, show_table, steps_from, tell
+from cli.students import examples, show_table, steps_from, tell
 
 app = typer.Typer(
     help="The second ground: photos of 32 x 32 pixels, given as a file of JPEGs.",
@@ -27,8 +27,9 @@ RUNS = Path("runs/cifar10")
 
 
 @app.command(
-    epilog="Example: [bold]fewstroke distill cifar10 classifier --data train.npz --test "
-    "test.npz[/bold]. The same command again resumes."
+    epilog=examples(
+        "fewstroke distill cifar10 classifier --data train.npz --test test.npz",
+    )
 )
 def classifier(
     *,
@@ -75,7 +76,9 @@ def classifier(
 
 
 @app.command(
-    epilog="Example: [bold]fewstroke distill cifar10 teacher --data train.npz[/bold]. " + AGAIN
+    epilog=examples(
+        "fewstroke distill cifar10 teacher --data train.npz",
+    )
 )
 def teacher(
     *,
@@ -99,8 +102,10 @@ def teacher(
 
 
 @app.command(
-    epilog="Example: [bold]fewstroke distill cifar10 student rdd --data train.npz --steps 8,4,2,1 "
-    "--set seed=1 --run-dir runs/cifar10/rdd-1[/bold]. The same command again resumes."
+    epilog=examples(
+        "fewstroke distill cifar10 student rdd --data train.npz --steps 8,4,2,1 --set "
+        "seed=1 --run-dir runs/cifar10/rdd-1",
+    )
 )
 def student(
     method: Annotated[str, typer.Argument(help="progressive, rcfd, rdd or consistency.")],
@@ -157,9 +162,12 @@ def student(
 
 
 @app.command(
-    epilog="Example: [bold]fewstroke distill cifar10 table --data train.npz --run "
-    "progressive=runs/cifar10/progressive --run rdd=runs/cifar10/rdd-0 --run "
-    "rdd=runs/cifar10/rdd-1 --output benchmarks/results/distillation.json[/bold]"
+    epilog=examples(
+        "fewstroke distill cifar10 table --data train.npz --run "
+        "progressive=runs/cifar10/progressive --run rdd=runs/cifar10/rdd-0 --run "
+        "rdd=runs/cifar10/rdd-1 --output benchmarks/results/distillation.json",
+        again=False,
+    )
 )
 def table(
     *,
