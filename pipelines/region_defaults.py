@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from core.errors import CheckpointError, InputError
-from pipelines.depth import DepthMap, LayerRule, layer_rules
+from pipelines.depth import DepthMap, LayerRule, Level, Scope, layer_rules
 
 
 def read_region_defaults(
@@ -108,4 +109,4 @@ def _rule(value: object, path: str) -> LayerRule:
             f"{path}.scope is {str(scope)[:40]!r}: regional, global or both.",
             param=f"{path}.scope",
         )
-    return LayerRule(level=level, scope=scope)
+    return LayerRule(level=cast("Level", level), scope=cast("Scope", scope))
