@@ -37,7 +37,8 @@ export function mountCanvas(store) {
     const chosen = `box-${store.get("selected")}`;
     for (const rect of layer.find(".box")) {
       rect.strokeWidth(rect.id() === chosen ? 3.5 : 2);
-      rect.fillEnabled(rect.id() === chosen);
+      // no colour at all would let a press fall through to the stage
+      rect.fill(rect.id() === chosen ? rect.getAttr("wash") : "rgba(0, 0, 0, 0)");
     }
     const node = layer.findOne(`#${chosen}`);
     transformer.nodes(node ? [node] : []);
@@ -102,7 +103,7 @@ function drawBox(canvas, thing, index) {
     name: "box",
     draggable: true,
     cornerRadius: 4,
-    fill: `hsla(${hue}, 85%, 50%, 0.18)`,
+    wash: `hsla(${hue}, 85%, 50%, 0.18)`,
     stroke: `hsl(${hue}, 85%, 62%)`,
     strokeScaleEnabled: false,
     shadowColor: "#000000",

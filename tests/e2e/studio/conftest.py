@@ -56,7 +56,11 @@ class Studio:
 
     def visit(self, path: str = "/studio/") -> None:
         self.page.goto(self.origin + path)
-        self.page.wait_for_function("document.documentElement.dataset.interactive")
+        self.wait_until_interactive()
+
+    def wait_until_interactive(self) -> None:
+        # by selector: the page's policy forbids what wait_for_function evaluates
+        self.page.wait_for_selector("html[data-interactive]", state="attached")
 
     def make_plan(self, prompt: str = PROMPT) -> dict[str, Any]:
         self.page.fill("#prompt", prompt)

@@ -1,4 +1,4 @@
-"""Boxes and words, by mouse and by keys; undo; plans in and out; masks as the server weighs them."""
+"""Boxes and words, by mouse and by keys; undo; plans in and out; masks as the server's."""
 
 import json
 from typing import Any

@@ -47,7 +47,7 @@ def test_a_sentence_becomes_a_picture_whose_file_gives_all_of_it_back(
     page.mouse.move(2, 2)
     page.evaluate("scrollTo(0, 0)")
     studio.grab("studio-picture")
-    forget_everything(page)
+    forget_everything(studio)
     drop(page, file)
     studio.says("gave back its plan")
     assert studio.plan == plan
@@ -98,11 +98,12 @@ def count_pictures(page: Any) -> None:
     )
 
 
-def forget_everything(page: Any) -> None:
+def forget_everything(studio: Studio) -> None:
+    page = studio.page
     page.click("#clear-history")
     page.evaluate("localStorage.clear()")
     page.reload()
-    page.wait_for_function("document.documentElement.dataset.interactive")
+    studio.wait_until_interactive()
     assert page.input_value("#json") == ""
 
 

@@ -56,7 +56,7 @@ def test_the_page_is_small_and_quick(studio: Studio, record_property: Record) ->
     seconds = []
     for _ in range(5):
         page.reload()
-        page.wait_for_function("document.documentElement.dataset.interactive")
+        studio.wait_until_interactive()
         seconds.append(int(page.evaluate("document.documentElement.dataset.interactive")) / 1000)
     sizes = page.evaluate(
         """() => ["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
