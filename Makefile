@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
 
 .NOTPARALLEL:
-.PHONY: help run test check fix docs setup font postgres hooks clean
+.PHONY: help run test check fix docs setup font postgres browser hooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -29,7 +29,7 @@ help:  ## list the targets
 run: $(VENV)/.ready-serve  ## serve on loopback, ask for one picture, keep serving
 	@$(BIN)/fewstroke demo --port $(PORT) $(if $(ONCE),--once)
 
-test: $(VENV)/.ready-dev font postgres  ## run all tests with coverage
+test: $(VENV)/.ready-dev font postgres browser  ## run all tests with coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term -n $(JOBS) $(ARGS)
 	@echo "make test: all tests passed."
 
@@ -61,6 +61,9 @@ font:
 
 postgres:
 	@tools/setup.sh postgres
+
+browser:
+	@tools/setup.sh browser
 
 $(VENV)/.ready-dev: $(SETUP_INPUTS)
 	@tools/setup.sh dev

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prepares a bare machine, one step a call: `setup.sh serve`, `setup.sh dev`, `setup.sh font`,
-# `setup.sh postgres`.
+# `setup.sh postgres`, `setup.sh browser`.
 # Reads PYTHON (interpreter to use), VENV (folder), TORCH_INDEX_URL (another index for torch).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,7 +21,8 @@ main() {
       ;;
     font) ensure_font ;;
     postgres) offer_postgres ;;
-    *) fail "Usage: tools/setup.sh serve|dev|font|postgres" ;;
+    browser) offer_browser ;;
+    *) fail "Usage: tools/setup.sh serve|dev|font|postgres|browser" ;;
   esac
 }
 
@@ -85,6 +86,17 @@ offer_postgres() {
   step "PostgreSQL's server programs are missing: tests of batches run on them too"
   install_system_package postgresql ||
     step "Tests on PostgreSQL will be skipped. To have them: sudo apt-get install postgresql"
+}
+
+# Not needed either: without it, the studio's page is not tested, and the tests say so.
+offer_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" >/dev/null && return
+  done
+  step "Chromium is missing: tests of the studio's page run in it"
+  install_system_package chromium ||
+    step "Tests of the studio will be skipped. To have them: sudo apt-get install chromium"
 }
 
 # Only where nobody is asked for a password; otherwise the caller says what to type.

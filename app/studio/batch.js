@@ -25,13 +25,13 @@ export function mountBatch(store) {
 
   at("batch-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    guarded(store, () => start(shown, jsonlOf(at("prompts").value)));
+    guarded(store, () => start(shown, store, jsonlOf(at("prompts").value)));
   });
   at("open-jsonl").addEventListener("click", () => at("jsonl").click());
   at("jsonl").addEventListener("change", () => {
     const [file] = at("jsonl").files;
     at("jsonl").value = "";
-    if (file) guarded(store, () => start(shown, file, file.name));
+    if (file) guarded(store, () => start(shown, store, file, file.name));
   });
   at("cancel-batch").addEventListener("click", () =>
     guarded(store, async () => showState(await call(`v1/batches/${shown.id}/cancel`, { method: "POST" }))),
@@ -74,7 +74,7 @@ export function jsonlOf(text) {
   return new Blob([`${lines.join("\n")}\n`], { type: "application/jsonl" });
 }
 
-async function start(shown, content, name = "studio.jsonl") {
+async function start(shown, store, content, name = "studio.jsonl") {
   say("Sending", { id: "batch-status" });
   const form = new FormData();
   form.append("purpose", "batch");
@@ -83,7 +83,9 @@ async function start(shown, content, name = "studio.jsonl") {
   const body = { input_file_id: file.id, endpoint: ENDPOINT, completion_window: "24h" };
   const batch = await call("v1/batches", { body });
   say("Sent. The server keeps it, also if this page is closed.", { id: "batch-status" });
+  await listBatches(shown, store);
   await follow(shown, batch);
+  await listBatches(shown, store);
 }
 
 async function follow(shown, first) {

@@ -24,7 +24,7 @@ import { mountRegions } from "./regions.js";
 import { mountComparing, mountSets } from "./sets.js";
 import { Store } from "./store.js";
 
-const WATCH_EVERY_MS = 10_000;
+const WATCH_EVERY_MS = 4000;
 const LOST_EVERY_MS = 2000;
 
 // The only text that may ever become markup is none: Konva empties its container that way.
