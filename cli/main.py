@@ -17,10 +17,10 @@ from core.errors import FewstrokeError
 USAGE_ERROR = 2
 
 # Each is a module of this package with a function of its name and an EPILOG, in order of the help.
-_COMMANDS = ("demo", "generate", "plan", "quantize", "serve")
+_COMMANDS = ("demo", "generate", "plan", "quantize", "serve", "worker")
 
 # Each is a module of this package with an `app` of several commands.
-_GROUPS = ("keys", "models", "train", "evaluate", "distill")
+_GROUPS = ("batch", "keys", "models", "train", "evaluate", "distill")
 
 
 def main() -> None:
