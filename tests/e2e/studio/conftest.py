@@ -89,9 +89,12 @@ class Studio:
             image = Image.open(BytesIO(self.page.screenshot()))
             image.quantize(160).save(Path(folder) / f"{name}.png", optimize=True)
 
+    @property
+    def unexpected(self) -> list[str]:
+        return [e for e in self.errors if not any(part in e for part in self.expected)]
+
     def check(self) -> None:
-        unexpected = [e for e in self.errors if not any(part in e for part in self.expected)]
-        assert not unexpected, "the page logged errors"
+        assert not self.unexpected, "the page logged errors"
         assert not self.foreign, "the page asked another server"
 
 
@@ -109,7 +112,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_studio(browser: Any) -> Iterator[Open]:
+def open_studio(browser: Any, record_property: Callable[[str, object], None]) -> Iterator[Open]:
     opened: list[Studio] = []
 
     def open_at(
@@ -133,6 +136,8 @@ def open_studio(browser: Any) -> Iterator[Open]:
     yield open_at
     for studio in opened:
         studio.page.context.close()
+    record_property("console_errors", sum(len(studio.unexpected) for studio in opened))
+    record_property("foreign_requests", sum(len(studio.foreign) for studio in opened))
     for studio in opened:
         studio.check()
 
