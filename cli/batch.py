@@ -104,8 +104,7 @@ def watch(batch_id: BatchId, *, url: Url = DEFAULT_URL, key: Key = "none") -> No
     for error in (batch.errors.data or ()) if batch.errors else ():
         where = "" if error.line is None else f"line {error.line}: "
         typer.echo(f"{where}{error.message} ({error.code})", err=True)
-    if batch.status == "failed":
-        raise typer.Exit(1)
+    _end_with(batch)
 
 
 @app.command(epilog=_epilog("fewstroke batch results batch_0123 -o pictures"))
@@ -125,8 +124,7 @@ def results(
     num_pictures = 0
     with _client(url, key) as client:
         batch = client.batches.retrieve(batch_id)
-        if batch.status not in ENDED:
-            raise BatchFailedError(f"{batch_id} is {batch.status}: see `fewstroke batch watch`.")
+        _check_ended(batch)
         total = batch.request_counts.completed if batch.request_counts else None
         with progress("Fetching", total=total, unit="lines") as report:
             for row in _rows(client, batch.output_file_id):
@@ -191,6 +189,16 @@ def _until_ended(client: "OpenAI", batch_id: str) -> "Batch":
             report.advance(now - done, note=batch.status)
             done = now
     return batch
+
+
+def _end_with(batch: "Batch") -> None:
+    if batch.status == "failed":
+        raise typer.Exit(1)
+
+
+def _check_ended(batch: "Batch") -> None:
+    if batch.status not in ENDED:
+        raise BatchFailedError(f"{batch.id} is {batch.status}: see `fewstroke batch watch`.")
 
 
 def _counted(batch: "Batch") -> tuple[int, int]:
