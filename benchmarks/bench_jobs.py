@@ -1,0 +1,271 @@
+"""The queue without a model, a batch of 50,000 lines, and kills: `benchmarks/results/jobs.json`.
+
+    python -m benchmarks.bench_jobs --queue --large
+    python -m benchmarks.bench_jobs --kills 200
+
+`items_per_s_*` counts lines that were claimed in groups and completed with their results, one
+worker. `plain_table_items_per_s` is the same work on a bare table of SQLite without batches,
+owners, turns or a library: what a queue could cost at least. `dbos_items_per_s` needs `dbos`.
+"""
+
+import io
+import json
+import resource
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.batch_stages import StageLimits, Stages
+from app.batches import Batches, BatchOrder
+from app.database import Database
+from app.files import Files
+from app.jobs import worker_name
+from app.leases import ItemResult, Leases
+from app.storage import BlobStore
+from app.tables import Batch
+from app.webhooks import WebhookOutbox
+from benchmarks.kill_jobs import ENDPOINT, kill_under_load
+from benchmarks.postgres_cluster import new_database, postgres_cluster
+from evaluation.record import merge
+
+OUTPUT = Path(__file__).parent / "results" / "jobs.json"
+OWNER = "benchmark"
+GROUP = 64
+
+
+def main(
+    *,
+    queue: Annotated[
+        bool, typer.Option(help="Claim and complete lines, on each database.")
+    ] = False,
+    large: Annotated[bool, typer.Option(help="Take in and finalise 50,000 lines.")] = False,
+    kills: Annotated[int, typer.Option(help="Processes to kill, on each database.")] = 0,
+    lines: Annotated[int, typer.Option(help="Lines for --queue.")] = 20_000,
+    output: Annotated[Path, typer.Option(help="JSON file to merge into.")] = OUTPUT,
+) -> None:
+    """Measure what was asked for and write it down."""
+    figures: dict[str, object] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if large:  # first: a process's peak memory never falls
+            figures |= measure_large(folder)
+        cluster = stack.enter_context(postgres_cluster()) if queue or kills else ""
+        if queue:
+            figures |= measure_queue(folder, cluster, lines)
+        if kills:
+            figures |= measure_kills(folder, cluster, kills)
+    merge(output, figures, module="benchmarks.bench_jobs")
+    print(json.dumps(figures, indent=1))
+
+
+def measure_queue(folder: Path, cluster: str, num_lines: int) -> dict[str, object]:
+    """Claim and complete lines as fast as one worker can.
+
+    Args:
+        folder: For the database of SQLite.
+        cluster: A PostgreSQL.
+        num_lines: How many.
+
+    Returns:
+        Lines per second.
+    """
+    urls = {"sqlite": f"sqlite:///{folder / 'queue.db'}", "postgres": new_database(cluster)}
+    figures: dict[str, object] = {"queue_group": GROUP, "queue_lines": num_lines}
+    for name, url in urls.items():
+        with bench(url, folder / name) as (database, batches, files):
+            batch = accept(database, batches, files, num_lines)
+            leases = Leases(database, worker=worker_name(), lease_s=60.0)
+            started = time.perf_counter()
+            while items := leases.claim(GROUP, is_idle=True):
+                results = [
+                    ItemResult(line=item.line, is_success=True, path="p", start=0, num_bytes=1)
+                    for item in items
+                ]
+                leases.complete(batch.id, results)
+            figures[f"items_per_s_{name}"] = round(num_lines / (time.perf_counter() - started), 1)
+    figures["plain_table_items_per_s"] = round(plain_table(folder / "plain.db", num_lines), 1)
+    return figures
+
+
+def measure_large(folder: Path) -> dict[str, object]:
+    """Take in a batch of 50,000 lines, complete them, finalise.
+
+    Args:
+        folder: For database and storage.
+
+    Returns:
+        Seconds, and the peak memory of this process in megabytes.
+    """
+    before_mb = _peak_mb()
+    with bench(f"sqlite:///{folder / 'large.db'}", folder / "large") as (database, batches, files):
+        started = time.perf_counter()
+        batch = accept(database, batches, files, 50_000)
+        accepted = time.perf_counter()
+        complete_all(database, files, batch)
+        painted = time.perf_counter()
+        stages_of(database, files).run_next()
+        finished = time.perf_counter()
+        seen = batches.get(batch.id, owner=OWNER)
+    assert seen.status == "completed", seen.status
+    return {
+        "batch50k_accept_s": round(accepted - started, 2),
+        "batch50k_finalise_s": round(finished - painted, 2),
+        "batch50k_peak_mb": round(_peak_mb(), 1),
+        "batch50k_before_mb": round(before_mb, 1),
+    }
+
+
+def measure_kills(folder: Path, cluster: str, num_kills: int) -> dict[str, object]:
+    """Kill server and worker under load, on both databases.
+
+    Args:
+        folder: For databases, files and logs.
+        cluster: A PostgreSQL.
+        num_kills: Processes to kill on each.
+
+    Returns:
+        Kills, and what was lost, doubled or different over both.
+    """
+    figures: dict[str, Any] = {"lost": 0, "doubled": 0, "different": 0}
+    for name in ("sqlite", "postgres"):
+        place = folder / f"kills-{name}"
+        place.mkdir()
+        url = f"sqlite:///{place / 'kills.db'}" if name == "sqlite" else new_database(cluster)
+        seen = kill_under_load(place, url, num_kills=num_kills, seed=num_kills)
+        figures[f"kills_{name}"] = seen.kills
+        figures[f"kills_{name}_results"] = seen.results
+        figures[f"kills_{name}_during"] = dict(sorted(seen.stages.items()))
+        figures["lost"] += seen.lost
+        figures["doubled"] += seen.doubled
+        figures["different"] += seen.different
+    return figures
+
+
+@contextmanager
+def bench(url: str, folder: Path) -> Iterator[tuple[Database, Batches, Files]]:
+    """Open a database and a storage.
+
+    Args:
+        url: The database.
+        folder: The storage.
+
+    Yields:
+        The database, its batches, its files.
+    """
+    database = Database(url)
+    database.migrate()
+    files = Files(database, BlobStore(str(folder)), max_bytes=200 << 20)
+    yield database, Batches(database), files
+    database.close()
+
+
+def accept(database: Database, batches: Batches, files: Files, num_lines: int) -> Batch:
+    """Upload a file, create its batch, and check its lines.
+
+    Args:
+        database: Where.
+        batches: Where.
+        files: Where.
+        num_lines: How many.
+
+    Returns:
+        The batch, whose lines can be claimed.
+    """
+    content = io.BytesIO()
+    for k in range(num_lines):
+        body = {"prompt": f"picture number {k} of a red apple left of a blue cat", "seed": k}
+        row = {"custom_id": f"line-{k}", "method": "POST", "url": ENDPOINT, "body": body}
+        content.write(json.dumps(row).encode() + b"\n")
+    content.seek(0)
+    file = files.create(content, owner=OWNER, filename="in.jsonl", purpose="batch")
+    order = BatchOrder(input_file_id=file.id, endpoint=ENDPOINT)
+    batch = batches.create(order, owner=OWNER)
+    stages_of(database, files).run_next()
+    return batches.get(batch.id, owner=OWNER)
+
+
+def stages_of(database: Database, files: Files) -> Stages:
+    """Return who checks and ends batches.
+
+    Args:
+        database: Where.
+        files: Where.
+    """
+    return Stages(
+        database,
+        files,
+        WebhookOutbox(),
+        worker=worker_name(),
+        lease_s=60.0,
+        limits=StageLimits(max_lines=50_000, max_line_bytes=1 << 20),
+    )
+
+
+def complete_all(database: Database, files: Files, batch: Batch) -> None:
+    """Complete every line of a batch with a result of a kilobyte.
+
+    Args:
+        database: Where.
+        files: Where.
+        batch: Which.
+    """
+    from app.batch_output import result_line, write_segment
+
+    leases = Leases(database, worker=worker_name(), lease_s=600.0)
+    while items := leases.claim(1000, is_idle=True):
+        body = {"data": [{"b64_json": "x" * 1000}]}
+        contents = [result_line(batch.id, item.custom_id, status=200, body=body) for item in items]
+        path, places = write_segment(files.store, batch.id, contents)
+        results = [
+            ItemResult(line=item.line, is_success=True, path=path, start=start, num_bytes=size)
+            for item, (start, size) in zip(items, places, strict=True)
+        ]
+        leases.complete(batch.id, results)
+
+
+def plain_table(path: Path, num_lines: int) -> float:
+    """Claim and complete rows of a bare table.
+
+    Args:
+        path: The database file.
+        num_lines: How many rows.
+
+    Returns:
+        Rows per second.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE item (line INTEGER PRIMARY KEY, state TEXT)")
+    connection.execute("CREATE INDEX by_state ON item (state, line)")
+    connection.execute("BEGIN")
+    connection.executemany(
+        "INSERT INTO item VALUES (?, 'pending')", ((k,) for k in range(num_lines))
+    )
+    connection.execute("COMMIT")
+    started = time.perf_counter()
+    claim = (
+        "UPDATE item SET state = 'leased' WHERE line IN "
+        "(SELECT line FROM item WHERE state = 'pending' ORDER BY line LIMIT ?) RETURNING line"
+    )
+    while rows := connection.execute(claim, (GROUP,)).fetchall():
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("UPDATE item SET state = 'completed' WHERE line = ?", rows)
+        connection.execute("COMMIT")
+    rate = num_lines / (time.perf_counter() - started)
+    connection.close()
+    return rate
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    typer.run(main)
