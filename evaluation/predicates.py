@@ -5,8 +5,8 @@ count, perhaps a colour, perhaps a position relative to another included class.
 
 Source:
     Ghosh et al., GenEval, arXiv 2310.11513, section 3. Differs: our world's judge in place of a
-    detector; objects that the prompt does not name make a picture wrong in every category, since
-    this world has nothing incidental.
+    detector. As there, a picture may show more than was asked for, except where it must count;
+    `shows_nothing_else` is the stricter question beside it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Include:
 
     Attributes:
         noun: The class.
-        count: Exactly how many.
+        count: How many at least; in the category "counting", exactly.
         color: Colour of each; None if any will do.
         position: (relation, index of the other included class); None if anywhere.
     """
@@ -41,7 +41,7 @@ class Item:
     Attributes:
         tag: One of TAGS.
         prompt: The words.
-        include: What must be there; nothing else may be.
+        include: What must be there.
         is_unseen: Whether training never showed this combination.
     """
 
@@ -59,16 +59,24 @@ def satisfies(reading: Reading, item: Item) -> bool:
         item: What was asked for.
     """
     groups = [_matching(reading.objects, wanted) for wanted in item.include]
-    counts_fit = all(
-        len(group) == wanted.count for group, wanted in zip(groups, item.include, strict=True)
-    )
-    if not counts_fit or len(reading.objects) != sum(wanted.count for wanted in item.include):
-        return False
+    for group, wanted in zip(groups, item.include, strict=True):
+        if len(group) < wanted.count or (item.tag == "counting" and len(group) > wanted.count):
+            return False
     return all(
         wanted.position is None
         or wanted.position[0] in relations(groups[index][0], groups[wanted.position[1]][0])
         for index, wanted in enumerate(item.include)
     )
+
+
+def shows_nothing_else(reading: Reading, item: Item) -> bool:
+    """Return whether as many objects were seen as an item asks for, named or not.
+
+    Args:
+        reading: What the judge saw.
+        item: What was asked for.
+    """
+    return len(reading.objects) == sum(wanted.count for wanted in item.include)
 
 
 def relations(one: SeenObject, other: SeenObject) -> set[str]:
@@ -96,9 +104,11 @@ def relations(one: SeenObject, other: SeenObject) -> set[str]:
 
 
 def _matching(seen: Sequence[SeenObject], wanted: Include) -> list[SeenObject]:
-    return [
+    """Return the objects that fit a wanted class, the surest first."""
+    matching = [
         thing
         for thing in seen
         if thing.noun == wanted.noun
         and (wanted.color is None or (thing.color == wanted.color and thing.color_is_sure))
     ]
+    return sorted(matching, key=lambda thing: thing.unexplained)

@@ -1,13 +1,18 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from core.errors import UnknownNameError
 from evaluation.intervals import wilson
 from evaluation.judge_table import CONTROLS, DISTURBANCES, judge_table
 from evaluation.model import failure_sheet, judge_model, rates
-from evaluation.predicates import TAGS, Include, Item, relations, satisfies
+from evaluation.predicates import TAGS, Include, Item, relations, satisfies, shows_nothing_else
 from evaluation.prompts_from_scenes import items
+from evaluation.reconstructions import judge_reconstructions
 from pipelines.spec import GenerationResult
 from scenes.compose import Box, render, sample_scene
 from scenes.judge import SceneJudge
@@ -35,13 +40,29 @@ def item(*include, tag="position"):
     return Item(tag=tag, prompt="", include=include, is_unseen=False)
 
 
-def test_counts_are_exact_and_nothing_more_may_be_there():
+def test_a_picture_may_show_more_than_asked_except_where_it_must_count():
+    cat, one_cat = item(Include(noun="cat")), item(Include(noun="cat"), tag="counting")
+    for wanted in (cat, one_cat):
+        assert satisfies(reading(seen("cat")), wanted)
+        assert not satisfies(reading(), wanted)
+        assert not satisfies(reading(seen("dog")), wanted)
+        assert satisfies(reading(seen("cat"), seen("dog", 0.6)), wanted)
+        assert satisfies(reading(seen("cat"), seen(None, 0.6)), wanted)
+    two_cats = reading(seen("cat"), seen("cat", 0.6))
+    assert satisfies(two_cats, cat)
+    assert not satisfies(two_cats, one_cat)
+
+
+def test_nothing_else_counts_what_has_no_name_too():
     cat = item(Include(noun="cat"))
-    assert satisfies(reading(seen("cat")), cat)
-    assert not satisfies(reading(), cat)
-    assert not satisfies(reading(seen("cat"), seen("cat", 0.6)), cat)
-    assert not satisfies(reading(seen("cat"), seen("dog", 0.6)), cat)
-    assert not satisfies(reading(seen("cat"), seen(None, 0.6)), cat)
+    assert shows_nothing_else(reading(seen("cat")), cat)
+    assert not shows_nothing_else(reading(seen("cat"), seen(None, 0.6)), cat)
+
+
+def test_the_surest_of_several_stands_for_its_class():
+    left = item(Include(noun="cat", position=("left of", 1)), Include(noun="dog"))
+    sure, doubtful = seen("cat", 0.1), replace(seen("cat", 0.65), unexplained=0.3)
+    assert satisfies(reading(doubtful, sure, seen("dog", 0.6)), left)
 
 
 def test_a_colour_must_be_the_asked_one_and_sure():
@@ -141,3 +162,32 @@ def test_controls_change_what_is_seen_and_disturbances_do_not_move_it():
                 assert np.abs(render(changed, sheet).astype(int) - clean).max() > 20
         for disturb in DISTURBANCES.values():
             assert np.abs(disturb(clean.astype(np.uint8), rng).astype(int) - clean).mean() < 14
+
+
+class Untouched(torch.nn.Module):
+    """An autoencoder that keeps everything."""
+
+    config = SimpleNamespace(scaling_factor=1.0)
+
+    def encode(self, pixels):
+        return SimpleNamespace(latent=pixels)
+
+    def decode(self, latent):
+        return SimpleNamespace(sample=latent)
+
+
+class Erases(Untouched):
+    def decode(self, latent):
+        return SimpleNamespace(sample=torch.zeros_like(latent))
+
+
+def test_what_an_autoencoder_keeps_is_read_and_what_it_erases_is_not():
+    sheet = SpriteSheet()
+    judge = SceneJudge(sheet)
+    kept = judge_reconstructions(Untouched(), judge, sheet, num_scenes=3)
+    lost = judge_reconstructions(Erases(), judge, sheet, num_scenes=3)
+    assert kept.readable.num_tried == kept.num_read
+    assert kept.readable.value == 1.0
+    assert kept.psnr_db > 50
+    assert lost.readable.value == 0.0
+    assert lost.psnr_db < 20

@@ -1,0 +1,77 @@
+"""What an autoencoder keeps of a scene: whether the judge still reads it, and how near it comes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from core.progress import track
+from evaluation.intervals import Rate, wilson
+from scenes.compose import render, sample_scene
+from scenes.readings import Judge, reads_exactly
+from scenes.sprites import SpriteSheet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconstructions:
+    """How well pictures survive an autoencoder.
+
+    Attributes:
+        readable: Scenes read exactly after the autoencoder, of those read exactly before it.
+        num_read: Scenes that the judge read exactly before it.
+        psnr_db: Mean peak signal to noise ratio over all scenes, in dB.
+    """
+
+    readable: Rate
+    num_read: int
+    psnr_db: float
+
+
+def judge_reconstructions(
+    autoencoder: nn.Module, judge: Judge, sheet: SpriteSheet, *, num_scenes: int, seed: int = 0
+) -> Reconstructions:
+    """Encode and decode scenes that training never met, and let the judge read both.
+
+    Args:
+        autoencoder: A diffusers autoencoder, on the CPU.
+        judge: Reads the pictures; what it cannot read untouched says nothing of the autoencoder.
+        sheet: Where sprites come from.
+        num_scenes: Scenes, at least 1.
+        seed: First seed of the scenes, from the test split.
+    """
+    read = kept = 0
+    decibels = []
+    seeds = range(seed, seed + num_scenes)
+    for each in track(seeds, "Reading reconstructions", unit="scenes"):
+        scene = sample_scene(each, split="seen", sheet=sheet)
+        picture = render(scene, sheet)
+        again = reconstruct(autoencoder, picture)
+        error = np.square(picture.astype(float) - again).mean()
+        decibels.append(10 * np.log10(255**2 / max(error, 1e-3)))
+        if reads_exactly(judge.read(picture), scene):
+            read += 1
+            kept += reads_exactly(judge.read(again), scene)
+    return Reconstructions(
+        readable=wilson(kept, read), num_read=read, psnr_db=float(np.mean(decibels))
+    )
+
+
+def reconstruct(
+    autoencoder: nn.Module, picture: UInt8[np.ndarray, "h w 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a picture after the autoencoder.
+
+    Args:
+        autoencoder: A diffusers autoencoder; of a random one the most likely latent is taken.
+        picture: RGB.
+    """
+    pixels: Float[Tensor, "1 3 h w"]
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        encoded = autoencoder.encode(pixels)
+        latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+        decoded = autoencoder.decode(latent).sample
+    levels = ((decoded[0].clamp(-1, 1) + 1) * 127.5).round().byte()
+    return levels.permute(1, 2, 0).numpy()
