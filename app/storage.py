@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -12,6 +13,9 @@ import fsspec
 from core.errors import CapacityError, ConfigError, InputError
 
 CHUNK_BYTES = 1 << 20
+
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss"})
+"""Protocols that need the extra `fewstroke[s3]`."""
 
 
 class StorageUnavailableError(CapacityError):
@@ -35,6 +39,7 @@ class BlobStore:
 
     def __init__(self, url: str) -> None:
         try:
+            _prefer_obstore(url)
             file_system, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"Storage {url!r}: {error}.", param="storage") from error
@@ -241,6 +246,15 @@ class BlobStore:
         if not name.isascii() or any(not part.strip(". ") or "\\" in part for part in parts):
             raise InputError(f"{name[:80]!r} is no name of a stored file.")
         return f"{self._root}/{name}"
+
+
+def _prefer_obstore(url: str) -> None:
+    # fsspec's own way to object stores takes a package for each; obstore, an extra, knows all
+    protocol = url.partition("://")[0]
+    if protocol in OBJECT_STORES and find_spec("obstore") is not None:
+        from obstore.fsspec import register
+
+        register(protocol)
 
 
 def _reason(error: OSError) -> str:
