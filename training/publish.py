@@ -119,9 +119,7 @@ def add_variant(
     transformer.save_pretrained(fresh, safe_serialization=True)
     shutil.rmtree(home, ignore_errors=True)
     fresh.rename(home)
-    file = checkpoint / "variants.json"
-    manifest = json.loads(file.read_text()) if file.exists() else _lone_variant(checkpoint)
-    manifest["variants"][name] = {
+    entry = {
         "folder": home.name,
         "steps": num_steps,
         "guidance": guidance,
@@ -130,12 +128,21 @@ def add_variant(
         **origin,
         "sha256": _digests(checkpoint, [home, checkpoint / "vae", checkpoint / "text_encoder"]),
     }
+    _list_variant(checkpoint, name, entry, is_default=is_default)
+    return home
+
+
+def _list_variant(
+    checkpoint: Path, name: str, entry: Mapping[str, object], *, is_default: bool
+) -> None:
+    file = checkpoint / "variants.json"
+    manifest = json.loads(file.read_text()) if file.exists() else _lone_variant(checkpoint)
+    manifest["variants"][name] = entry
     if is_default:
         manifest["default"] = name
     renewed = file.with_suffix(".new")
     renewed.write_text(json.dumps(manifest, indent=2) + "\n")
     renewed.replace(file)
-    return home
 
 
 def _lone_variant(checkpoint: Path) -> dict[str, Any]:
