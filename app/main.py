@@ -109,27 +109,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         opened = database or await asyncio.to_thread(open_database, deployed)
         loaded = painters or await asyncio.to_thread(load_painters, deployed)
-        service = await make_service(deployed, loaded, opened)
-        app.state.service = service
-        warming = asyncio.create_task(warm_up(app, list(loaded)))
-        settle = partial(_settle, service=service, on_failure=on_failed_warm_up)
-        warming.add_done_callback(settle)
-        sweeping = asyncio.create_task(_sweep(service))
-        runner = make_runner(service) if deployed.run_batches else None
-        app.state.runner = runner
-        if runner is not None:
-            runner.start()
-        yield
-        service.readiness.end()
-        if runner is not None:
-            await runner.close()
-        warming.remove_done_callback(settle)  # a warm-up that we stop has not failed
-        warming.cancel()
-        sweeping.cancel()
-        await service.host.close()
-        await service.planner.close()
-        await asyncio.gather(warming, sweeping, return_exceptions=True)
-        await asyncio.to_thread(opened.close)
+        async with _running(app, await make_service(deployed, loaded, opened), on_failed_warm_up):
+            yield
 
     app = FastAPI(
         title="Fewstroke",
@@ -160,6 +141,32 @@ def create_app(
     for resource in (images, plans, files, batches, models, admin, health, studio):
         app.include_router(resource.router)
     return app
+
+
+@asynccontextmanager
+async def _running(
+    app: FastAPI, service: Service, on_failed_warm_up: Callable[[ConfigError], None] | None
+) -> AsyncIterator[None]:
+    app.state.service = service
+    warming = asyncio.create_task(warm_up(app, list(service.painters)))
+    settle = partial(_settle, service=service, on_failure=on_failed_warm_up)
+    warming.add_done_callback(settle)
+    sweeping = asyncio.create_task(_sweep(service))
+    runner = make_runner(service) if service.settings.run_batches else None
+    app.state.runner = runner
+    if runner is not None:
+        runner.start()
+    yield
+    service.readiness.end()
+    if runner is not None:
+        await runner.close()
+    warming.remove_done_callback(settle)  # a warm-up that we stop has not failed
+    warming.cancel()
+    sweeping.cancel()
+    await service.host.close()
+    await service.planner.close()
+    await asyncio.gather(warming, sweeping, return_exceptions=True)
+    await asyncio.to_thread(service.database.close)
 
 
 async def make_service(

@@ -21,67 +21,35 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "fewstroke_http_requests",
-            "Requests by route, method and status.",
-            ("route", "method", "status"),
-            registry=self.registry,
+        self._requests = self._counter(
+            "http_requests", "Requests by route, method and status.", "route", "method", "status"
         )
-        self._request_s = Histogram(
-            "fewstroke_http_request_seconds",
-            "From the first byte of a request to the last of its answer.",
-            ("route",),
-            buckets=SECONDS,
-            registry=self.registry,
+        self._request_s = self._histogram(
+            "http_request_seconds", "From the head of a request to its answer's last byte.", "route"
         )
-        self._refused = Counter(
-            "fewstroke_refused_requests",
-            "Requests that ended in an error, by its code.",
-            ("code",),
-            registry=self.registry,
+        self._refused = self._counter(
+            "refused_requests", "Streams that ended in an error, by its code.", "code"
         )
-        self._images = Counter(
-            "fewstroke_images", "Pictures handed out.", ("variant",), registry=self.registry
+        self._images = self._counter("images", "Pictures handed out.", "variant")
+        self._cost = self._counter("cost_units", "Image tokens times steps of those pictures.")
+        self._stage_s = self._histogram("stage_seconds", "Seconds of a request by stage.", "stage")
+        self._tick_s = self._histogram("tick_seconds", "Seconds of one round of the engine.")
+        self._batch = self._histogram(
+            "batch_size", "Pictures that advanced together in a round.", buckets=BATCH_SIZES
         )
-        self._cost = Counter(
-            "fewstroke_cost_units",
-            "Image tokens times steps of the pictures handed out.",
-            registry=self.registry,
+        self._pixels = self._counter("step_pixels", "Pixels times forward passes computed.")
+        self._fallbacks = self._counter(
+            "planner_fallbacks", "Plans that the grammar made in the language model's place."
         )
-        self._stage_s = Histogram(
-            "fewstroke_stage_seconds",
-            "Seconds of a request by stage: queue, encode, denoise, decode, file.",
-            ("stage",),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._tick_s = Histogram(
-            "fewstroke_tick_seconds",
-            "Seconds of one round of the engine.",
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._batch = Histogram(
-            "fewstroke_batch_size",
-            "Pictures that advanced together in one forward pass.",
-            buckets=BATCH_SIZES,
-            registry=self.registry,
-        )
-        self._pixels = Counter(
-            "fewstroke_step_pixels",
-            "Pixels times forward passes that were computed.",
-            registry=self.registry,
-        )
-        self._fallbacks = Counter(
-            "fewstroke_planner_fallbacks",
-            "Plans that the grammar made because the language model could not.",
-            registry=self.registry,
-        )
-        self._cut = Counter(
-            "fewstroke_disconnects",
-            "Callers who left before their answer was finished.",
-            registry=self.registry,
-        )
+        self._cut = self._counter("disconnects", "Callers who left before their answer's end.")
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"fewstroke_{name}", what, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, what: str, *labels: str, buckets: tuple[float, ...] = SECONDS
+    ) -> Histogram:
+        return Histogram(f"fewstroke_{name}", what, labels, buckets=buckets, registry=self.registry)
 
     def watch(self, state: Callable[[], QueueState], counters: Counters) -> None:
         """Read the engine whenever Prometheus asks.

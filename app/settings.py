@@ -115,13 +115,6 @@ class Settings(BaseSettings):
         le=86_400,
         description="Seconds after which a waiting request goes before all younger ones.",
     )
-    max_batch: int | None = Field(
-        default=None,
-        ge=1,
-        le=4096,
-        description="Pictures of the model's own size that go through its network together; "
-        "none: as many as are worth it, measured at the start.",
-    )
     batch_share: float = Field(
         default=0.2,
         ge=0,
