@@ -22,7 +22,7 @@ export function mountSets(store) {
 
   function addCard(text) {
     const image = make("img", { alt: "", hidden: true });
-    const button = make("button", { type: "button", className: "picture", disabled: true }, image);
+    const button = make("button", { type: "button", className: "picture", disabled: true, "aria-label": text }, image);
     const caption = make("p", {}, text);
     at("cards").append(make("li", { className: "card" }, button, caption));
     const show = (blob) => {
