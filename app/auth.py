@@ -125,7 +125,7 @@ class KeyRing:
             session.add(row)
         return f"fs-{key_id}-{secret}"
 
-    def list(self) -> list[ApiKey]:
+    def listed(self) -> list[ApiKey]:
         """Return every key that was ever made, the oldest first."""
         with self._database.read() as session:
             rows = list(session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)))

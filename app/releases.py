@@ -99,7 +99,7 @@ class ReleaseShelf:
             shutil.rmtree(draft, ignore_errors=True)
         return name
 
-    def list(self) -> list[Release]:
+    def listed(self) -> list[Release]:
         """Return all releases, the oldest first."""
         files = self._root.glob(f"*/{_MANIFEST}")
         found = [_read(file) for file in files if not file.parent.name.startswith(".")]
@@ -114,7 +114,7 @@ class ReleaseShelf:
         Raises:
             UnknownNameError: If there is none of this name.
         """
-        known = {release.name: release for release in self.list()}
+        known = {release.name: release for release in self.listed()}
         if name not in known:
             raise UnknownNameError("release", name, known, param="release")
         return known[name]

@@ -85,7 +85,7 @@ def list_keys() -> None:
     from rich.table import Table
 
     table = Table("id", "name", "state", "a minute", "units", "window s", "priority", "created")
-    for key in _ring().list():
+    for key in _ring().listed():
         table.add_row(
             key.id,
             key.name,

@@ -83,7 +83,7 @@ def list_releases() -> None:
     shelf = ReleaseShelf(read_settings().releases_folder)
     active = set(shelf.active().values())
     table = Table("release", "model", "variant", "revision", "active")
-    for release in shelf.list():
+    for release in shelf.listed():
         mark = "yes" if release.name in active else ""
         table.add_row(release.name, release.model, release.variant, release.revision, mark)
     Console().print(table)

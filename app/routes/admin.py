@@ -105,5 +105,5 @@ def _deployment(service: Service) -> Deployment:
             )
             for name, info in service.models.items()
         },
-        releases=[release.name for release in refresher.shelf.list()],
+        releases=[release.name for release in refresher.shelf.listed()],
     )

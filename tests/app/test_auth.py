@@ -33,10 +33,10 @@ def test_a_key_works_until_it_is_revoked(keys: KeyRing) -> None:
     with pytest.raises(AuthenticationError, match="revoked"):
         keys.identify(token)
     assert keys.count() == (0, 1)
-    [row] = keys.list()
+    [row] = keys.listed()
     assert row.revoked_at is not None
     keys.revoke(token)
-    assert keys.list()[0].revoked_at == row.revoked_at
+    assert keys.listed()[0].revoked_at == row.revoked_at
 
 
 def test_a_key_can_expire(keys: KeyRing) -> None:

@@ -20,7 +20,7 @@ def test_the_same_files_are_one_release_that_can_be_verified(
 ) -> None:
     name = shelf.publish(folder)
     assert shelf.publish(folder) == name
-    [release] = shelf.list()
+    [release] = shelf.listed()
     assert release == shelf.find(name)
     assert name == f"{release.variant}-{release.revision}"
     verified = shelf.verify(release)
@@ -66,7 +66,7 @@ def test_what_cannot_be_served_is_not_published(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="Cannot publish"):
         ReleaseShelf(tmp_path / "file").publish(folder)
-    assert shelf.list() == []
+    assert shelf.listed() == []
 
 
 def test_what_is_active_is_remembered_and_can_be_taken_back(shelf: ReleaseShelf) -> None:
