@@ -30,9 +30,10 @@ from core.errors import DeadlineError
 ENDPOINT = "/v1/images/generations"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 NUM_LINES = 60
-LEASE_S = 2.0
+LEASE_S = 5.0
 PATIENCE_S = 600.0
 MAX_PAUSE_S = 6.0
+STARTED_SHARE = 0.8
 
 Answer = TypeVar("Answer")
 
@@ -79,6 +80,9 @@ def kill_under_load(folder: Path, database_url: str, *, num_kills: int, seed: in
         with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=30) as openai:
             reaper = Reaper(processes, random.Random(seed))  # noqa: S311  (to be repeatable)
             caller = Caller(openai, reaper)
+            started = time.monotonic()
+            caller.wait_until_up()
+            reaper.start_s = time.monotonic() - started
             undisturbed, _ = caller.results(caller.run())
             reaper.kills_left = num_kills
             tally = Tally()
@@ -154,6 +158,7 @@ class Reaper:
 
     def __init__(self, processes: Processes, chance: random.Random) -> None:
         self.kills_left = 0
+        self.start_s = 0.0
         self.chance = chance
         self.tally: Counter[str] = Counter()
         self._processes = processes
@@ -170,7 +175,9 @@ class Reaper:
         self._processes.replace(self.chance.choice(["serve", "work"]))
         self.kills_left -= 1
         self.tally[status] += 1
-        self._next_at = time.monotonic() + self.chance.uniform(0.1, MAX_PAUSE_S)
+        # most victims come up first, or nothing but start-ups would be killed; some do not
+        pause_s = self.start_s if self.chance.random() < STARTED_SHARE else 0.0
+        self._next_at = time.monotonic() + pause_s + self.chance.uniform(0.1, MAX_PAUSE_S)
 
 
 class Caller:
@@ -185,6 +192,10 @@ class Caller:
         self._openai = openai
         self.reaper = reaper
         self._status = "before"
+
+    def wait_until_up(self) -> None:
+        """Return when the server answers."""
+        self._call(lambda: self._openai.batches.list(limit=1))
 
     def run(self, *, cancels: bool = False) -> Batch:
         """Upload a file, submit it, and wait for the end.
