@@ -1,14 +1,20 @@
-"""A painter without a network: it keeps a diary, and fails where a test tells it to."""
+"""A painter without a network that keeps a diary, and a bench to tick an engine on it by hand."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 from PIL import Image
 
 from core.errors import InputError
+from pipelines.engine import Engine
+from pipelines.events import Done, Event
+from pipelines.intake import Intake
+from pipelines.orders import Job, Limits, Order, Tick
 from pipelines.spec import GenerationSpec
+
+SPEC = GenerationSpec(prompt="a red apple", num_steps=4)
 
 
 @dataclass(eq=False)
@@ -75,3 +81,50 @@ class CountingPainter:
     def _image(self, row: CountedRow) -> Image.Image:
         size = (row.spec.width, row.spec.height)
         return Image.new("RGB", size, (row.spec.seed % 256, 0, 0))
+
+
+@dataclass
+class Listener:
+    events: list[Event] = field(default_factory=list)
+    job: Job | None = None
+
+    @property
+    def last(self) -> Any:
+        return self.events[-1]
+
+    @property
+    def kinds(self) -> list[type]:
+        return [type(event) for event in self.events]
+
+
+class Bench:
+    """An engine on one painter, its clock in a test's hand."""
+
+    def __init__(self, painter: CountingPainter | None = None, **limits: Any) -> None:
+        self.now_s = 0.0
+        self.painter = painter or CountingPainter()
+        self.ticks: list[Tick] = []
+        self.intake = Intake({"default": self.painter}, Limits(**limits), lambda: self.now_s)
+        self.engine = Engine(self.intake, self.ticks.append)
+
+    def submit(self, *specs: GenerationSpec, **order: Any) -> Listener:
+        listener = Listener()
+        listener.job = self.intake.submit(specs, Order(**order), listener.events.append)
+        return listener
+
+    def tick(self, num_ticks: int = 1) -> None:
+        for _ in range(num_ticks):
+            assert self.engine.tick()
+
+    def finish(self) -> None:
+        while self.engine.tick():
+            pass
+
+
+def seeds(*numbers: int, **changes: Any) -> list[GenerationSpec]:
+    return [replace(SPEC, seed=number, **changes) for number in numbers]
+
+
+def result_seeds(listener: Listener) -> list[int]:
+    assert isinstance(listener.last, Done)
+    return [result.spec.seed for result in listener.last.results]

@@ -1,8 +1,8 @@
-"""Joining, advancing together, leaving; and that what goes wrong hits one request."""
+"""Advancing together, leaving, and that what goes wrong hits one request."""
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,73 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import (
-    DeadlineError,
     DeviceMemoryError,
     FewstrokeError,
     GenerationCancelledError,
-    InputError,
     NumericsError,
-    QueueFullError,
     ShuttingDownError,
-    UnknownNameError,
 )
 from pipelines.engine import TILED, Engine
-from pipelines.events import Done, Event, Failed, Painted, Preview, Queued, Started, StepDone
-from pipelines.intake import UNMEASURED_RETRY_S, Intake
-from pipelines.orders import Job, Limits, Order, Tick
+from pipelines.events import Done, Failed, Painted, Preview, Queued, Started, StepDone
+from pipelines.orders import Tick
 from pipelines.scheduling import cost_of
-from pipelines.spec import GenerationSpec
-from tests.pipelines.counting_painter import CountingPainter
+from tests.pipelines.counting_painter import SPEC, Bench, CountingPainter, result_seeds, seeds
 
-SPEC = GenerationSpec(prompt="a red apple", num_steps=4)
 MEMORY = DeviceMemoryError("The device is full.")
-
-
-@dataclass
-class Listener:
-    events: list[Event] = field(default_factory=list)
-    job: Job | None = None
-
-    @property
-    def last(self) -> Any:
-        return self.events[-1]
-
-    @property
-    def kinds(self) -> list[type]:
-        return [type(event) for event in self.events]
-
-
-class Bench:
-    """An engine on one painter, its clock in a test's hand."""
-
-    def __init__(self, painter: CountingPainter | None = None, **limits: Any) -> None:
-        self.now_s = 0.0
-        self.painter = painter or CountingPainter()
-        self.ticks: list[Tick] = []
-        self.intake = Intake({"default": self.painter}, Limits(**limits), lambda: self.now_s)
-        self.engine = Engine(self.intake, self.ticks.append)
-
-    def submit(self, *specs: GenerationSpec, **order: Any) -> Listener:
-        listener = Listener()
-        listener.job = self.intake.submit(specs, Order(**order), listener.events.append)
-        return listener
-
-    def tick(self, num_ticks: int = 1) -> None:
-        for _ in range(num_ticks):
-            assert self.engine.tick()
-
-    def finish(self) -> None:
-        while self.engine.tick():
-            pass
-
-
-def seeds(*numbers: int, **changes: Any) -> list[GenerationSpec]:
-    return [replace(SPEC, seed=number, **changes) for number in numbers]
-
-
-def result_seeds(listener: Listener) -> list[int]:
-    assert isinstance(listener.last, Done)
-    return [result.spec.seed for result in listener.last.results]
 
 
 def test_a_request_is_told_everything_once_and_in_order() -> None:
@@ -300,114 +246,6 @@ def test_one_failed_picture_ends_its_request_but_not_its_neighbours() -> None:
     assert result_seeds(neighbour) == [20]
 
 
-def test_a_full_queue_refuses_with_the_time_its_work_will_take() -> None:
-    bench = Bench(max_waiting=2)
-    bench.submit(SPEC)
-    bench.submit(SPEC)
-    with pytest.raises(QueueFullError) as unmeasured:
-        bench.submit(SPEC)
-    assert unmeasured.value.retry_after_s == UNMEASURED_RETRY_S
-
-    def take_a_second(_: list[int]) -> None:
-        bench.now_s += 1.0
-
-    bench.painter.before_pass = take_a_second
-    bench.tick(2)
-    # One began, so one more may wait; two steps of four are done, at a second each.
-    bench.submit(SPEC)
-    with pytest.raises(QueueFullError) as measured:
-        bench.submit(SPEC)
-    assert measured.value.retry_after_s == pytest.approx(2 + 4 + 4)
-    assert bench.intake.state().backlog_s == pytest.approx(10)
-    assert bench.intake.counters.refused == 2
-    bench.submit(SPEC, lane="batch")  # has a queue of its own
-    started = bench.now_s
-    bench.finish()
-    assert bench.now_s - started == pytest.approx(10 + 4)
-
-
-def test_what_would_come_too_late_is_refused_at_once() -> None:
-    bench = Bench()
-
-    def take_a_second(_: list[int]) -> None:
-        bench.now_s += 1.0
-
-    bench.painter.before_pass = take_a_second
-    bench.submit(SPEC, deadline_s=0.5)  # nothing was measured yet
-    bench.tick()
-    with pytest.raises(DeadlineError, match="done in 7"):
-        bench.submit(SPEC, deadline_s=6.9)
-    assert isinstance(bench.submit(SPEC, deadline_s=7.1).last, Queued)
-
-
-def test_what_was_not_done_in_time_is_ended() -> None:
-    bench = Bench()
-    heard = bench.submit(SPEC, deadline_s=10.0)
-    bench.tick()
-    bench.now_s = 11.0
-    bench.finish()
-    assert isinstance(heard.last, Failed)
-    assert isinstance(heard.last.error, DeadlineError)
-    assert len(bench.painter.passes) == 1
-
-
-def test_urgent_and_small_requests_go_first_and_no_one_waits_for_ever() -> None:
-    bench = Bench(max_waiting=1000, max_age_s=30.0)
-
-    def take_time(_: list[int]) -> None:
-        bench.now_s += 0.1
-
-    bench.painter.before_pass = take_time
-    bench.submit(replace(SPEC, seed=99))
-    bench.finish()
-    bench.painter.passes.clear()
-    long = bench.submit(replace(SPEC, seed=1, num_steps=50))
-    bench.tick()
-    bench.submit(replace(SPEC, seed=2, num_steps=2))
-    bench.submit(replace(SPEC, seed=3, num_steps=2), priority=2)
-    bench.tick(4)
-    assert [each[0][0] for each in bench.painter.passes] == [1, 3, 3, 2, 2]
-    # A stream of small ones that would fill the device for ever cannot keep the long one out.
-    for number in range(1000):
-        if isinstance(long.last, Done):
-            break
-        bench.submit(replace(SPEC, seed=1000 + number, num_steps=3))
-        bench.tick(3)
-    assert isinstance(long.last, Done)
-    assert bench.now_s < 2 * 30
-
-
-def test_old_requests_finish_on_the_old_model_and_new_ones_get_the_new() -> None:
-    bench = Bench(num_rows=4)
-    old, new = bench.painter, CountingPainter("two")
-    before = bench.submit(*seeds(1, 2))
-    bench.tick(2)
-    waiting = bench.submit(*seeds(3))
-    assert bench.intake.swap("default", new) is old
-    after = bench.submit(*seeds(4))
-    bench.finish()
-    for listener, revision in ((before, "one"), (waiting, "one"), (after, "two")):
-        assert {result.revision for result in listener.last.results} == {revision}
-    assert {seed for each in old.passes for seed, _ in each} == {1, 2, 3}
-    assert {seed for each in new.passes for seed, _ in each} == {4}
-    assert bench.intake.counters.swaps == 1
-
-
-def test_variants_stand_beside_each_other_and_are_named() -> None:
-    bench, few = Bench(), CountingPainter("few")
-    bench.intake.swap("few-step", few)
-    chosen, default = bench.submit(SPEC, variant="few-step"), bench.submit(SPEC)
-    bench.finish()
-    assert chosen.last.results[0].revision == "few"
-    assert default.last.results[0].revision == "one"
-    with pytest.raises(UnknownNameError, match="few-step"):
-        bench.submit(SPEC, variant="many")
-    bench.intake.remove("few-step")
-    assert list(bench.intake.variants()) == ["default"]
-    with pytest.raises(UnknownNameError):
-        bench.submit(SPEC, variant="few-step")
-
-
 def test_how_many_rows_are_worth_it_is_asked_once_for_every_model() -> None:
     painter = CountingPainter()
     painter.best_num_rows = 3
@@ -415,47 +253,6 @@ def test_how_many_rows_are_worth_it_is_asked_once_for_every_model() -> None:
     bench.submit(*seeds(1, 2, 3, 4, 5, num_steps=1))
     bench.finish()
     assert [len(each) for each in painter.passes] == [3, 2]
-
-
-def test_a_bad_picture_is_refused_before_anything_is_taken() -> None:
-    bench = Bench()
-    with pytest.raises(InputError):
-        bench.submit(SPEC, replace(SPEC, prompt=""))
-    assert bench.intake.state().is_idle
-
-
-def test_closing_takes_no_more_and_finishes_what_was_taken() -> None:
-    bench = Bench()
-    taken = bench.submit(SPEC)
-    bench.intake.refuse_new()
-    with pytest.raises(ShuttingDownError):
-        bench.submit(SPEC)
-    assert not bench.intake.wait_until_idle(0.0)
-    bench.finish()
-    assert isinstance(taken.last, Done)
-    assert bench.intake.wait_until_idle(0.0)
-
-
-def test_stopping_ends_everything_and_the_thread() -> None:
-    bench = Bench()
-    running, waiting = bench.submit(SPEC), bench.submit(SPEC)
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(_: list[int]) -> None:
-        reached.set()
-        assert go_on.wait(20)
-
-    bench.painter.before_pass = hold
-    thread = threading.Thread(target=bench.engine.run)
-    thread.start()
-    assert reached.wait(20)
-    reason = ShuttingDownError("The server is shutting down.")
-    bench.intake.stop(reason)
-    go_on.set()
-    thread.join(20)
-    assert not thread.is_alive()
-    assert running.last == waiting.last == Failed(error=reason)
-    assert len(bench.painter.passes) == 1
 
 
 def test_a_bug_of_the_engine_itself_leaves_nobody_waiting() -> None:
