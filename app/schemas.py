@@ -266,7 +266,7 @@ class VariantCard(BaseModel):
     guidance: float = Field(description="Its own guidance scale.")
     bits: int = Field(description="Bits per weight.")
     origin: dict[str, Any] = Field(
-        description="Where it comes from: `parent`, `method`, `data`, `metrics`, as published."
+        description="Where it comes from: `parent`, `method`, `data`, `metrics`, `sha256`."
     )
 
 

@@ -45,6 +45,9 @@ _CLASSES = {
     "tokenizer": ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
 }
 
+# What variants.json says of a variant's making, as far as it is passed on.
+_ORIGIN = ("parent", "method", "data", "metrics", "sha256")
+
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 _HUB_TWINS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
 
@@ -71,7 +74,7 @@ class ModelInfo:
         num_layers: Cross-attention layers of the transformer.
         region_defaults: How regions act where a request does not say it.
         variants: Names of all variants in the folder, the default first.
-        origin: What variants.json further says: parent, method, data, metrics.
+        origin: What variants.json further says: parent, method, data, metrics, sha256.
     """
 
     name: str
@@ -163,7 +166,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         max_tokens=_max_tokens(pipeline_class, configs["tokenizer"]),
         variants=names,
         default_scheduler=_scheduler(root, entry),
-        origin={key: entry[key] for key in ("parent", "method", "data", "metrics") if key in entry},
+        origin={key: entry[key] for key in _ORIGIN if key in entry},
     )
     return Checkpoint(
         info=info,
