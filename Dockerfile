@@ -15,18 +15,7 @@ RUN python -m venv /opt/fewstroke
 COPY constraints.txt ./
 RUN /opt/fewstroke/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
       "$(grep '^torch==' constraints.txt)"
-COPY pyproject.toml README.md LICENSE ./
-COPY app ./app
-COPY benchmarks ./benchmarks
-COPY cli ./cli
-COPY core ./core
-COPY distill ./distill
-COPY evaluation ./evaluation
-COPY llm_prompting ./llm_prompting
-COPY pipelines ./pipelines
-COPY quant ./quant
-COPY scenes ./scenes
-COPY training ./training
+COPY . .
 RUN /opt/fewstroke/bin/pip install -c constraints.txt ".[$EXTRAS]"
 
 FROM python:3.11-slim
