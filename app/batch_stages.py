@@ -130,16 +130,17 @@ class Stages:
             if session.scalar(waiting) is None:
                 return None
         with self._database.write() as session:
-            batch = session.scalar(
-                select(Batch)
+            row = session.execute(
+                select(Batch, is_overdue.label("is_overdue"))
                 .where(needs_work, is_free)
                 .order_by(Batch.status.in_(ENDED), Batch.created_at)
                 .limit(1)
                 .with_for_update(skip_locked=True)
-            )
-            if batch is None:
+            ).first()
+            if row is None:
                 return None
-            if batch.status in {"validating", "in_progress"} and batch.expires_at <= time.time():
+            batch: Batch = row.Batch
+            if row.is_overdue:  # by the database's clock, not by ours
                 batch.status = "finalizing"
                 batch.finalizing_at = batch.expired_at = time.time()
             session.execute(

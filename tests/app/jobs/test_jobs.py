@@ -17,7 +17,7 @@ from app.tables import BatchItem
 from core.errors import DeviceMemoryError, InputError, QueueFullError
 from tests.app.jobs.conftest import Lab, line, lines
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -27,11 +27,13 @@ def work(lab: Lab, *runners: JobRunner, until: Callable[[], bool]) -> None:
     async def run() -> None:
         for runner in runners:
             runner.start()
-        async with asyncio.timeout(PATIENCE_S):
-            while not await asyncio.to_thread(until):  # noqa: ASYNC110  (asks the database)
-                await asyncio.sleep(0.02)
-        for runner in runners:
-            await runner.close()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not await asyncio.to_thread(until):  # noqa: ASYNC110  (asks the database)
+                    await asyncio.sleep(0.02)
+        finally:
+            for runner in runners:
+                await runner.close()
 
     asyncio.run(run())
 
