@@ -57,6 +57,6 @@ function fieldOf(param, store) {
     return at(PARTS[region[2]] ?? PLACES[region[3]] ?? "high");
   }
   const name = FIELDS[param] ?? param.replace(/^plan\./, "");
-  const field = name && at(name);
+  const field = name ? at(name) : null;
   return field?.matches("input:not([type=file]), select, textarea") ? field : null;
 }

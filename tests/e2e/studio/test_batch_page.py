@@ -35,17 +35,22 @@ def test_sentences_become_pictures_in_a_zip(studio: Studio, tmp_path: Path) -> N
 def test_a_file_with_a_fault_is_answered_by_line(studio: Studio, tmp_path: Path) -> None:
     page = studio.page
     page.click("#nav-batch")
-    line = {"custom_id": "a", "method": "POST", "url": "/v1/images/generations"}
-    file = tmp_path / "requests.jsonl"
-    good, bad = {"prompt": "a dog"}, {"prompt": "a dog", "n": 99}
-    lines = [line | {"body": good}, line | {"custom_id": "b", "body": bad}]
-    file.write_text("".join(json.dumps(each) + "\n" for each in lines), "utf-8")
-    page.set_input_files("#jsonl", str(file))
+    send(studio, tmp_path, request("a", {"prompt": "a dog"}) + "no JSON\n")
     studio.says("Line 2", "#batch-errors")
     studio.says("could not be run", "#batch-counts")
+
+
+def test_a_request_that_fails_leaves_the_others(studio: Studio, tmp_path: Path) -> None:
+    page = studio.page
+    page.click("#nav-batch")
+    bad = {"prompt": "a dog", "steps": 5000}
+    send(studio, tmp_path, request("good", {"prompt": "a dog"}) + request("bad", bad))
+    studio.says("1 of 2 painted, 1 failed", "#batch-counts")
+    studio.says("bad: 5000 steps are too many", "#batch-errors")
+    expect(page.locator("#batch-pictures img")).to_have_count(1)
     page.reload()
     page.locator("#batches button").first.click()
-    studio.says("Line 2", "#batch-errors")
+    studio.says("bad: 5000 steps are too many", "#batch-errors")
 
 
 def test_a_batch_is_cancelled(stepped: SteppedPainter, open_studio: Open) -> None:
@@ -60,3 +65,14 @@ def test_a_batch_is_cancelled(stepped: SteppedPainter, open_studio: Open) -> Non
         stepped.run_freely()
         studio.says("was cancelled", "#batch-counts")
         expect(page.locator("#cancel-batch")).to_be_disabled()
+
+
+def request(custom_id: str, body: dict[str, object]) -> str:
+    line = {"custom_id": custom_id, "method": "POST", "url": "/v1/images/generations", "body": body}
+    return json.dumps(line) + "\n"
+
+
+def send(studio: Studio, folder: Path, text: str) -> None:
+    file = folder / "requests.jsonl"
+    file.write_text(text, "utf-8")
+    studio.page.set_input_files("#jsonl", str(file))
