@@ -15,7 +15,7 @@ import app.main
 from app.settings import Settings
 from cli.server_process import ServerProcess, running_server
 from core.errors import CheckpointError, ConfigError, NumericsError
-from tests.app.conftest import SteppedGenerator
+from tests.app.conftest import SteppedPainter
 from tests.cli.conftest import Run
 
 
@@ -108,10 +108,10 @@ def test_ctrl_c_ends_the_server_without_a_word(
 
 
 def test_a_model_that_cannot_paint_ends_the_server(
-    stepped: SteppedGenerator, monkeypatch: pytest.MonkeyPatch
+    stepped: SteppedPainter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app.main, "configure_logging", lambda _settings: None)
-    monkeypatch.setattr(app.main, "load_generator", lambda _settings: stepped)
+    monkeypatch.setattr(app.main, "load_painters", lambda _settings: {"default": stepped})
     stepped.failure = NumericsError("NaN in the latents.")
     with pytest.raises(ConfigError, match=r"cannot paint: NaN in the latents"):
         app.main.serve(port=0)
