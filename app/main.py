@@ -107,8 +107,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        opened = database or await asyncio.to_thread(open_database, deployed)
-        loaded = painters or await asyncio.to_thread(load_painters, deployed)
+        opened, loaded = database, painters
+        if opened is None:
+            opened = await asyncio.to_thread(open_database, deployed)
+        if loaded is None:
+            loaded = await asyncio.to_thread(load_painters, deployed)
         async with _running(app, await make_service(deployed, loaded, opened), on_failed_warm_up):
             yield
 

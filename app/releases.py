@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from core.errors import CheckpointError, ConfigError, InputError, UnknownNameError
@@ -173,8 +174,9 @@ class ReleaseShelf:
 
 
 def _read(file: Path) -> Release:
+    record: dict[str, Any] = read_json(file)
     try:
-        return Release(**read_json(file))  # type: ignore[arg-type]  (checked by the constructor)
+        return Release(**record)
     except TypeError as error:
         raise CheckpointError(f"{file} is no manifest of a release: publish again.") from error
 

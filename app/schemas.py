@@ -145,10 +145,12 @@ class ImageData(BaseModel):
     """One picture."""
 
     b64_json: str | None = Field(
-        None, description="The file in base64, its making written into it; null beside a `url`."
+        default=None,
+        description="The file in base64, its making written into it; null beside a `url`.",
     )
     url: str | None = Field(
-        None, description="Where the file is for a while, if `response_format` asked for it."
+        default=None,
+        description="Where the file is for a while, if `response_format` asked for it.",
     )
     revised_prompt: str | None = Field(
         description="What was painted in words, where a plan said it otherwise than the prompt."
