@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Literal
 
-from core.errors import CheckpointError, InputError, UnknownNameError
+from core.errors import CheckpointError, InputError
 
 MIN_BITS, MAX_BITS = 1, 8
 
@@ -102,15 +102,10 @@ class Policy:
 
         Returns:
             Bits, or None where the layer stays in float.
-
-        Raises:
-            UnknownNameError: If there is no such role.
         """
         for pattern, width in self.overrides:
             if fnmatchcase(name, pattern):
                 return width
-        if role not in get_args(Role):
-            raise UnknownNameError("role", role, get_args(Role), param="policy")
         return {
             "block": asked,
             "vector": self.vector_bits,

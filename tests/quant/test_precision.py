@@ -1,6 +1,6 @@
 import pytest
 
-from core.errors import InputError, UnknownNameError
+from core.errors import InputError
 from quant.precision import Policy, Precision, parse_override, parse_precision
 
 
@@ -27,8 +27,6 @@ def test_roles_decide_and_exceptions_win():
     assert policy.bits("embed", "outer", 3) == 8
     assert policy.bits("norm", "vector", 3) is None
     assert policy.bits("never", "unused", 3) is None
-    with pytest.raises(UnknownNameError, match="vector"):
-        policy.bits("x", "first", 3)
 
 
 def test_exceptions_are_read_by_name_and_width():
