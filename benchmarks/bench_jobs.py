@@ -10,6 +10,7 @@ owners, turns or a library: what a queue could cost at least. `dbos_items_per_s`
 
 import io
 import json
+import os
 import resource
 import sqlite3
 import tempfile
@@ -37,6 +38,17 @@ from evaluation.record import merge
 OUTPUT = Path(__file__).parent / "results" / "jobs.json"
 OWNER = "benchmark"
 GROUP = 64
+HEADLINE = (
+    "kills_sqlite",
+    "kills_postgres",
+    "lost",
+    "doubled",
+    "items_per_s_sqlite",
+    "items_per_s_postgres",
+    "batch50k_accept_s",
+    "batch50k_peak_mb",
+)
+"""What the file always names; null until it was measured."""
 
 
 def main(
@@ -50,7 +62,10 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file to merge into.")] = OUTPUT,
 ) -> None:
     """Measure what was asked for and write it down."""
-    figures: dict[str, object] = {}
+    known = json.loads(output.read_text("utf-8")) if output.exists() else {}
+    figures: dict[str, object] = {name: None for name in HEADLINE if name not in known}
+    # how busy the machine was with other things: rates are worth as much as this is low
+    figures["load_average_before"] = round(os.getloadavg()[0], 1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if large:  # first: a process's peak memory never falls
