@@ -22,6 +22,11 @@ from evaluation.record import merge
 
 ROOT = Path(__file__).parents[1]
 TESTS = "tests/e2e/studio"
+FIRST = ("test_flow.py", "test_manners.py")  # what draws and what measures
+PLAIN = (  # no shape checks at run time, properties in the report
+    "--override-ini=addopts=--import-mode=importlib",
+    "--override-ini=junit_family=xunit1",
+)
 
 
 def main(
@@ -58,7 +63,9 @@ def measure(screenshots: Path | None = None) -> dict[str, float | int | None]:
         environment["STUDIO_SCREENSHOTS"] = str(screenshots.resolve())
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "--no-cov", TESTS, f"--junitxml={report}"]
+        files = sorted((ROOT / TESTS).glob("test_*.py"), key=lambda path: path.name not in FIRST)
+        command = [sys.executable, "-m", "pytest", "-q", "--no-cov", f"--junitxml={report}", *PLAIN]
+        command += map(str, files)
         subprocess.run(command, cwd=ROOT, env=environment, check=False)  # noqa: S603 - our own tests
         return read_report(report.read_text("utf-8"))
 
