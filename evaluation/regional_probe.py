@@ -146,7 +146,7 @@ def layer_windows(num_layers: int) -> list[Window]:
     """
     size, stride = max(1, num_layers // 4), max(1, num_layers // 8)
     starts = range(0, num_layers - size + 1, stride)
-    return [Window(axis="layers", start=start, end=start + size) for start in starts]
+    return [Window(axis="layers", start=float(start), end=float(start + size)) for start in starts]
 
 
 def step_windows(count: int) -> list[Window]:

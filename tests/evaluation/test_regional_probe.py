@@ -71,7 +71,7 @@ def test_windows_cover_layers_and_steps() -> None:
 
 def test_a_window_hears_the_second_prompt_alone() -> None:
     pair = pairs_of("color", 1)[0]
-    layers = probe_spec(pair, Window(axis="layers", start=1, end=3), BARE, num_layers=4)
+    layers = probe_spec(pair, Window(axis="layers", start=1.0, end=3.0), BARE, num_layers=4)
     assert [rule.scope for rule in layers.depth] == ["global", "regional", "regional", "global"]
     assert (layers.prompt, layers.regions[0].high) == pair.prompts
     steps = probe_spec(pair, Window(axis="steps", start=0.25, end=0.5), BARE, num_layers=4)
