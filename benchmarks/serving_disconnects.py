@@ -54,7 +54,7 @@ def _is_stopped(host: EngineHost, port: int, wait_s: float, *, is_streamed: bool
     connection = _send(port, body)
     _wait(lambda: counters.requests > before[0])
     time.sleep(wait_s)
-    steps = counters.steps
+    steps = counters.steps + counters.dropped_steps
     connection.close()
     _wait(lambda: host.state().is_idle)
     more = counters.steps + counters.dropped_steps - steps
