@@ -141,7 +141,7 @@ def test_the_default_is_what_puts_words_into_places_or_nothing() -> None:
 
 def test_curves_are_drawn(tmp_path) -> None:
     model = LayerThree()
-    curves = control_curves(model, model, pairs_of("object", 1), BARE, num_layers=2)
+    curves = control_curves(model, model, pairs_of("object", 1), BARE, num_layers=NUM_LAYERS)
     draw_curves(curves, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (1200, 480)
