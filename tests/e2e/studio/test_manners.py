@@ -41,9 +41,6 @@ def test_nobody_is_shut_out(
     page.click("#compare")
     studio.says("side by side")
     findings += audit(page)
-    if width == 360:
-        page.evaluate("scrollTo(0, 0)")
-        studio.grab(f"studio-phone-{theme}")
     page.click("#nav-batch")
     findings += audit(page)
     record_property("axe_violations", len(findings))
