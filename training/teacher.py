@@ -112,8 +112,10 @@ class TeacherMethod(Method):
         target = self._scheduler.get_velocity(latents, noise, timesteps)
         words, mask = self.encode(batch["captions"])
         if self._compiled is not None:
+            from torch._dynamo import mark_dynamic  # seconds to import, for who compiles
+
             for each in (words, mask):  # captions differ in length: one graph for all of them
-                torch._dynamo.mark_dynamic(each, 1)
+                mark_dynamic(each, 1)
         predict = self._compiled or self.roles["transformer"]
         velocity = predict(
             noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps
