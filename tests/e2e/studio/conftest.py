@@ -44,6 +44,7 @@ class Studio:
     server: RunningServer
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
     expected: tuple[str, ...] = ()
 
     @property
@@ -154,6 +155,7 @@ def listen(studio: Studio) -> None:
     studio.page.on("console", on_console)
     studio.page.on("pageerror", lambda error: studio.errors.append(str(error)))
     studio.page.on("request", on_request)
+    studio.page.on("response", studio.answers.append)
 
 
 @pytest.fixture(scope="session")
