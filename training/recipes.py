@@ -197,23 +197,24 @@ def train_teacher(
     sampler = PictureSampler(tokenizer, autoencoder, scheduler)
     done = run(method, source, loop, run_dir, sampler=sampler)
     home = publish or run_dir / "published"
-    if not processes.is_main_process:
-        return home
-    return publish_teacher(
-        home,
-        tokenizer=tokenizer,
-        autoencoder=autoencoder,
-        scheduler=scheduler,
-        origin={
-            "method": "velocity prediction and layouts, from scratch",
-            "data": "emoji scenes, split train",
-            "metrics": {
-                "samples_seen": done.num_samples,
-                "train_hours": round(done.hours, 2),
+    if processes.is_main_process:
+        publish_teacher(
+            home,
+            tokenizer=tokenizer,
+            autoencoder=autoencoder,
+            scheduler=scheduler,
+            origin={
+                "method": "velocity prediction and layouts, from scratch",
+                "data": "emoji scenes, split train",
+                "metrics": {
+                    "samples_seen": done.num_samples,
+                    "train_hours": round(done.hours, 2),
+                },
             },
-        },
-        **networks,
-    )
+            **networks,
+        )
+    processes.wait_for_everyone()
+    return home
 
 
 def _latents(settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path) -> LatentSource:
