@@ -152,10 +152,13 @@ def listen(studio: Studio) -> None:
         if not request.url.startswith((studio.origin + "/", "blob:", "data:")):
             studio.foreign.append(request.url)
 
+    def on_answer(answer: Any) -> None:
+        studio.answers.append(answer)
+
     studio.page.on("console", on_console)
     studio.page.on("pageerror", lambda error: studio.errors.append(str(error)))
     studio.page.on("request", on_request)
-    studio.page.on("response", studio.answers.append)
+    studio.page.on("response", on_answer)
 
 
 @pytest.fixture(scope="session")
