@@ -206,8 +206,7 @@ def check_target(url: str, *, allow_private: bool) -> Target:
     is_clean = url.isascii() and url.isprintable() and " " not in url and len(url) <= MAX_URL_CHARS
     if parsed.scheme not in schemes or not host or parsed.username is not None or not is_clean:
         raise InputError(
-            f"Webhooks go to {' or '.join(schemes)} URLs without a user name, not to "
-            f"{url[:80]!a}.",
+            f"Webhooks go to {' or '.join(schemes)} URLs without a user name, not to {url[:80]!a}.",
             param="webhook_url",
         )
     if not allow_private and _is_private_name(host):

@@ -80,23 +80,29 @@ def regional(
         merge_into(output, figures)
 
 
+NumPairs = Annotated[int, typer.Option(min=1, help="Pairs of prompts per factor.")]
+NumItems = Annotated[int, typer.Option(min=1, help="Scenes that the choice is made on.")]
+Details = Annotated[
+    Path, typer.Option(help="JSON file for the curves; a PNG is written beside it.")
+]
+Store = Annotated[
+    bool, typer.Option("--store", help="Write the choice into the checkpoint's folder.")
+]
+
+
 def probe(
     *,
     model: Model = SHIPPED,
     variant: Variant = None,
-    num_pairs: Annotated[int, typer.Option(min=1, help="Pairs of prompts per factor.")] = 20,
-    num_items: Annotated[int, typer.Option(min=1, help="Scenes that the choice is made on.")] = 50,
+    num_pairs: NumPairs = 20,
+    num_items: NumItems = 50,
     steps: Steps = None,
     guidance: Guidance = None,
-    details: Annotated[
-        Path, typer.Option(help="JSON file for the curves; a PNG is written beside it.")
-    ] = RESULTS / "depth_probe.json",
+    details: Details = RESULTS / "depth_probe.json",
     output: Output = None,
-    store: Annotated[
-        bool, typer.Option("--store", help="Write the choice into the checkpoint's folder.")
-    ] = False,
+    store: Store = False,
 ) -> None:
-    """Find out which layers and steps decide what, and choose the depth map and the window."""
+    """Find out which layers and steps decide what; choose depth map and window."""
     for path in filter(None, (details, output)):
         check_folder(path)
     from evaluation.regional_items import regional_items
@@ -140,10 +146,9 @@ def probe(
     draw_curves(curves, details.with_suffix(".png"))
     if chosen is None:
         typer.echo("No preset beats the plain prompt by more than chance: nothing is chosen.")
+    figures = {"depth_preset": record["depth_preset"], "probe_file": details.as_posix()}
     if output is not None:
-        merge_into(
-            output, {"depth_preset": record["depth_preset"], "probe_file": details.as_posix()}
-        )
+        merge_into(output, figures)
     if store and chosen is not None:
         store_defaults(Path(model), chosen[0], chosen[1])
 

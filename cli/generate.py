@@ -38,66 +38,77 @@ EPILOG = """[bold]Examples[/bold]
 """
 
 
+Prompt = Annotated[str, typer.Argument(help="What to paint.", show_default=False)]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="PNG to write; with -n, names are numbered.")
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of the first picture.", show_default="drawn, and shown")
+]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="Classifier-free guidance; 1 is off.", show_default="the model's"),
+]
+Size = Annotated[str, typer.Option(help='Width x height in pixels, or "auto": the model\'s own.')]
+NumImages = Annotated[
+    int, typer.Option("-n", "--n", min=1, max=MAX_IMAGES, help="How many; seeds count up.")
+]
+Negative = Annotated[str, typer.Option(help="What to keep away from.")]
+Scheduler = Annotated[str | None, typer.Option(help="dpmpp or ddim.", show_default="the model's")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Diffusers folder or hub name.", show_default="the shipped one"),
+]
+Variant = Annotated[str | None, typer.Option(help="Variant of the model.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; else the fastest.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
+]
+Grid = Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")]
+Plan = Annotated[
+    Path | None,
+    typer.Option(help="Scene plan to paint: a JSON file, or a PNG that was painted by one."),
+]
+Planner = Annotated[str, typer.Option(help="Plan the prompt first: grammar (offline) or openai.")]
+Depth = Annotated[
+    str | None,
+    typer.Option(
+        help="What layers hear: progressive, release, flat, reversed, or a JSON list.",
+        show_default="the model's",
+    ),
+]
+RegionWindow = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Shares of the steps in which regions act.", show_default="the model's"),
+]
+BaseRatio = Annotated[
+    float | None,
+    typer.Option(help="How much of a region still hears the prompt.", show_default="the model's"),
+]
+
+
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to paint.", show_default=False)],
+    prompt: Prompt,
     *,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="PNG to write; with -n, names are numbered.")
-    ] = Path("picture.png"),
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the first picture.", show_default="drawn, and shown")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps.", show_default="the model's")
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="Classifier-free guidance; 1 is off.", show_default="the model's"),
-    ] = None,
-    size: Annotated[
-        str, typer.Option(help='Width x height in pixels, or "auto": the model\'s own.')
-    ] = "auto",
-    num_images: Annotated[
-        int, typer.Option("-n", "--n", min=1, max=MAX_IMAGES, help="How many; seeds count up.")
-    ] = 1,
-    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
-    scheduler: Annotated[
-        str | None, typer.Option(help="dpmpp or ddim.", show_default="the model's")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Diffusers folder or hub name.", show_default="the shipped one"),
-    ] = None,
-    variant: Annotated[str | None, typer.Option(help="Variant of the model.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; else the fastest.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
-    ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")] = False,
-    plan: Annotated[
-        Path | None,
-        typer.Option(help="Scene plan to paint: a JSON file, or a PNG that was painted by one."),
-    ] = None,
-    planner: Annotated[
-        str, typer.Option(help="Plan the prompt first: grammar (offline) or openai.")
-    ] = "none",
-    depth: Annotated[
-        str | None,
-        typer.Option(
-            help="What layers hear: progressive, release, flat, reversed, or a JSON list.",
-            show_default="the model's",
-        ),
-    ] = None,
-    region_window: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Shares of the steps in which regions act.", show_default="the model's"),
-    ] = None,
-    base_ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="How much of a region still hears the prompt.", show_default="the model's"
-        ),
-    ] = None,
+    output: Output = Path("picture.png"),
+    seed: Seed = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    size: Size = "auto",
+    num_images: NumImages = 1,
+    negative: Negative = "",
+    scheduler: Scheduler = None,
+    model: Model = None,
+    variant: Variant = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    grid: Grid = False,
+    plan: Plan = None,
+    planner: Planner = "none",
+    depth: Depth = None,
+    region_window: RegionWindow = None,
+    base_ratio: BaseRatio = None,
 ) -> None:
     """Paint pictures from words, and write them with their making inside."""
     check_output(output)

@@ -18,47 +18,59 @@ EPILOG = (
 )
 
 
+Variant = Annotated[
+    str | None, typer.Argument(help="Variant to quantize; the default one if left out.")
+]
+Model = Annotated[str, typer.Option(help="Diffusers folder or hub name.")]
+Weights = Annotated[int, typer.Option(help="Average bits of a weight, 1 to 8.")]
+Activations = Annotated[
+    int, typer.Option(help="Bits of activations, 2 to 8; 16 leaves them in float.")
+]
+Method = Annotated[str, typer.Option(help="See --list-methods.")]
+Recipe = Annotated[str, typer.Option(help="Named settings: cpu, gpu or quick.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting, e.g. batch_size=2.")
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="Exception by layer name: '*.ff.net.2=8' or 'proj_out=float'."),
+]
+Prompts = Annotated[
+    Path | None, typer.Option(help="Prompts, one a line; captions of scenes if left out.")
+]
+Steps = Annotated[int | None, typer.Option(help="Sampling steps; the variant's own.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance; the variant's own.")]
+RunDir = Annotated[
+    Path, typer.Option(help="Folder of this run: report, pictures, checkpoints, weights.")
+]
+PublishAs = Annotated[
+    str | None, typer.Option(help="Add the result to the model's folder as this variant.")
+]
+Output = Annotated[Path | None, typer.Option(help="Write a whole pipeline folder with the result.")]
+Minutes = Annotated[float | None, typer.Option(help="Learn for this long at most; go on later.")]
+ListMethods = Annotated[
+    bool, typer.Option("--list-methods", help="Say what methods there are, and end.")
+]
+
+
 def quantize(
-    variant: Annotated[
-        str | None, typer.Argument(help="Variant to quantize; the default one if left out.")
-    ] = None,
+    variant: Variant = None,
     *,
-    model: Annotated[str, typer.Option(help="Diffusers folder or hub name.")] = (
-        "checkpoints/emoji-scenes"
-    ),
-    weights: Annotated[int, typer.Option(help="Average bits of a weight, 1 to 8.")] = 4,
-    activations: Annotated[
-        int, typer.Option(help="Bits of activations, 2 to 8; 16 leaves them in float.")
-    ] = 8,
-    method: Annotated[str, typer.Option(help="See --list-methods.")] = "mpq",
-    recipe: Annotated[str, typer.Option(help="Named settings: cpu, gpu or quick.")] = "cpu",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change one setting, e.g. batch_size=2.")
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="Exception by layer name: '*.ff.net.2=8' or 'proj_out=float'."),
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts, one a line; captions of scenes if left out.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; the variant's own.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance; the variant's own.")] = None,
-    run_dir: Annotated[
-        Path, typer.Option(help="Folder of this run: report, pictures, checkpoints, weights.")
-    ] = Path("runs/quantize"),
-    publish_as: Annotated[
-        str | None, typer.Option(help="Add the result to the model's folder as this variant.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Write a whole pipeline folder with the result.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Learn for this long at most; go on later.")
-    ] = None,
-    list_methods: Annotated[
-        bool, typer.Option("--list-methods", help="Say what methods there are, and end.")
-    ] = False,
+    model: Model = ("checkpoints/emoji-scenes"),
+    weights: Weights = 4,
+    activations: Activations = 8,
+    method: Method = "mpq",
+    recipe: Recipe = "cpu",
+    changes: Changes = None,
+    keep: Keep = None,
+    prompts: Prompts = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    run_dir: RunDir = Path("runs/quantize"),
+    publish_as: PublishAs = None,
+    output: Output = None,
+    minutes: Minutes = None,
+    list_methods: ListMethods = False,
 ) -> None:
     """Quantize a transformer to few bits: calibrate, move bits, learn, pack."""
     from quant.recipes import METHODS, configured

@@ -1,12 +1,14 @@
 """What the engine needs from a model; `pipelines.rows.RowPainter` has it. No torch here."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
 
 from pipelines.spec import GenerationSpec
-from pipelines.store import ModelInfo
+
+if TYPE_CHECKING:  # or else whoever only speaks of painters loads torch
+    from pipelines.store import ModelInfo
 
 
 @runtime_checkable
@@ -18,7 +20,7 @@ class Painter(Protocol):
     """
 
     @property
-    def info(self) -> ModelInfo:
+    def info(self) -> "ModelInfo":
         """What is loaded."""
 
     def check(self, spec: GenerationSpec) -> None:

@@ -85,13 +85,7 @@ def run(
         checkpoint as it was; a checkpoint of another configuration is a CheckpointError.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(
-        cpu=best_device().type == "cpu",
-        mixed_precision=config.precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=config.accumulation, sync_with_dataloader=False
-        ),
-    )
+    accelerator = _accelerator(config)
     trainer = _Trainer(method, config, accelerator)
     checkpoints = Checkpoints(run_dir / "checkpoint", accelerator, trainer.progress)
     checkpoints.resume()
@@ -123,6 +117,16 @@ def run(
                 break
     trainer.leave_averaged()
     return trainer.progress
+
+
+def _accelerator(config: LoopConfig) -> Accelerator:
+    return Accelerator(
+        cpu=best_device().type == "cpu",
+        mixed_precision=config.precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.accumulation, sync_with_dataloader=False
+        ),
+    )
 
 
 class _Trainer:

@@ -26,6 +26,7 @@ from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
 from training.publish import load_published, publish_teacher
 from training.recorders import write_run_record
+from training.state import Progress
 from training.teacher import (
     PictureSampler,
     TeacherMethod,
@@ -203,18 +204,19 @@ def train_teacher(
             tokenizer=tokenizer,
             autoencoder=autoencoder,
             scheduler=scheduler,
-            origin={
-                "method": "velocity prediction and layouts, from scratch",
-                "data": "emoji scenes, split train",
-                "metrics": {
-                    "samples_seen": done.num_samples,
-                    "train_hours": round(done.hours, 2),
-                },
-            },
+            origin=_origin(done),
             **networks,
         )
     processes.wait_for_everyone()
     return home
+
+
+def _origin(done: Progress) -> dict[str, object]:
+    return {
+        "method": "velocity prediction and layouts, from scratch",
+        "data": "emoji scenes, split train",
+        "metrics": {"samples_seen": done.num_samples, "train_hours": round(done.hours, 2)},
+    }
 
 
 def _latents(settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path) -> LatentSource:

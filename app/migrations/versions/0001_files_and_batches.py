@@ -11,6 +11,13 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply this step."""
+    _create_files()
+    _create_batches()
+    _create_items()
+    _create_deliveries()
+
+
+def _create_files() -> None:
     op.create_table(
         "file",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -30,6 +37,8 @@ def upgrade() -> None:
             batch_op.f("ix_file_owner_created_at_id"), ["owner", "created_at", "id"], unique=False
         )
 
+
+def _create_batches() -> None:
     op.create_table(
         "batch",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -76,11 +85,11 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_batch_owner_created_at_id"), ["owner", "created_at", "id"], unique=False
         )
-        batch_op.create_index(
-            batch_op.f("ix_batch_input_file_id"), ["input_file_id"], unique=False
-        )
+        batch_op.create_index(batch_op.f("ix_batch_input_file_id"), ["input_file_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_batch_status"), ["status"], unique=False)
 
+
+def _create_items() -> None:
     op.create_table(
         "batch_item",
         sa.Column("batch_id", sa.String(length=64), nullable=False),
@@ -114,6 +123,8 @@ def upgrade() -> None:
             unique=False,
         )
 
+
+def _create_deliveries() -> None:
     op.create_table(
         "webhook_delivery",
         sa.Column("id", sa.String(length=64), nullable=False),
