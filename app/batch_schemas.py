@@ -1,6 +1,6 @@
 """The wire of files and batches: what clients send and what they get."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -22,6 +22,7 @@ BatchStatus = Literal[
     "cancelling",
     "cancelled",
 ]
+DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class ExpiresAfter(BaseModel):
@@ -177,7 +178,7 @@ class Delivery(BaseModel):
     object: Literal["webhook_delivery"] = "webhook_delivery"
     event: str = Field(description="What happened.")
     url: str = Field(description="Who is told.")
-    state: Literal["pending", "delivered", "failed"]
+    state: DeliveryState
     tries: int
     created_at: int
     next_try_at: int | None = Field(description="Unix seconds; null if there is none.")
@@ -223,7 +224,7 @@ def to_batch_object(batch: Batch) -> BatchObject:
         errors=BatchErrors(data=errors) if errors else None,
         input_file_id=batch.input_file_id,
         completion_window=batch.completion_window,
-        status=batch.status,
+        status=cast(BatchStatus, batch.status),  # the database checks it
         output_file_id=batch.output_file_id,
         error_file_id=batch.error_file_id,
         created_at=int(batch.created_at),
@@ -253,7 +254,7 @@ def to_delivery(row: WebhookDelivery) -> Delivery:
         id=row.id,
         event=row.event,
         url=row.url,
-        state=row.state,
+        state=cast(DeliveryState, row.state),  # the database checks it
         tries=row.tries,
         created_at=int(row.created_at),
         next_try_at=int(row.next_try_at) if row.state == "pending" else None,

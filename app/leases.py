@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Table,
     bindparam,
     case,
     exists,
@@ -291,11 +292,11 @@ def _is_due() -> ColumnElement[bool]:
     return (BatchItem.state == "pending") & (BatchItem.not_before <= now_s())
 
 
-def _ids_of_running() -> Select[tuple[str]]:
+def _ids_of_running() -> Select[str]:
     return select(Batch.id).where(Batch.status == "in_progress")
 
 
-def _next_batch(due: ColumnElement[bool]) -> Select[tuple[str]]:
+def _next_batch(due: ColumnElement[bool]) -> Select[str]:
     other = aliased(Batch)
     owner_last_served = (
         select(func.max(other.last_leased_at))
@@ -327,6 +328,7 @@ def _mark_served(session: Session, batch_id: str) -> bool:
 
 def _store_results(session: Session, batch_id: str, results: Sequence[ItemResult]) -> None:
     items = BatchItem.__table__
+    assert isinstance(items, Table)
     session.connection().execute(
         update(items)
         .where(items.c.batch_id == batch_id, items.c.line == bindparam("at_line"))

@@ -29,7 +29,7 @@ class Page:
 
 
 def take_page(
-    session: Session, table: type[Row], query: Select[tuple[Row]], page: Page, *, owner: str
+    session: Session, table: type[Row], query: Select[Row], page: Page, *, owner: str
 ) -> tuple[Sequence[Row], bool]:
     """Read one page of a list.
 

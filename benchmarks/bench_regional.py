@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -132,8 +133,8 @@ def image_cases(painter: TextToImage, steps: int) -> dict[str, Case]:
     cases: dict[str, Case] = {"plain": lambda: painter.generate([plain])}
     for num in NUM_REGIONS:
         spec = planned(plain, num)
-        cases[f"auto_planned_r{num}"] = lambda spec=spec: painter.generate([spec])
-        cases[f"latent_planned_r{num}"] = lambda spec=spec: mixer.generate([spec])
+        cases[f"auto_planned_r{num}"] = partial(painter.generate, [spec])
+        cases[f"latent_planned_r{num}"] = partial(mixer.generate, [spec])
     return cases
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from openai import APIConnectionError, APIStatusError, OpenAI
 from openai.types import Batch
@@ -27,7 +27,7 @@ from openai.types import Batch
 from cli.server_process import free_port
 from core.errors import DeadlineError
 
-ENDPOINT = "/v1/images/generations"
+ENDPOINT: Final = "/v1/images/generations"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 NUM_LINES = 60
 LEASE_S = 5.0

@@ -21,6 +21,9 @@ from pipelines.region_defaults import RegionDefaults
 from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 
+LOADER = "load_painters"
+"""What both modules call to get their painters."""
+
 
 @dataclass(eq=False)
 class QuickRow:
@@ -155,8 +158,8 @@ def _load_painters(_settings: Settings) -> dict[str, Painter]:
 
 
 if __name__ == "__main__":
-    app.main.load_painters = _load_painters
-    app.batch_worker.load_painters = _load_painters
+    for module in (app.main, app.batch_worker):
+        setattr(module, LOADER, _load_painters)
     if sys.argv[1] == "serve":
         app.main.serve()
     else:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-ENDPOINT = "/v1/images/generations"
+ENDPOINT: Final = "/v1/images/generations"
 POLL_S = 1.0
 ENDED = {"completed", "failed", "expired", "cancelled"}
 SUFFIXES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg"}

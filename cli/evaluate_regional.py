@@ -46,15 +46,18 @@ def regional(
     from evaluation.regional import compare, comparison_sheet, methods_of, table
     from evaluation.regional_baselines import LatentMixer, joined
     from evaluation.regional_items import FIRST_TEST_SEED, regional_items
+    from pipelines.components import load_components
+    from pipelines.store import open_checkpoint
     from pipelines.text_to_image import TextToImage
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
 
     painter = TextToImage.load(model, variant=variant)
+    checkpoint = open_checkpoint(model, variant=variant)
     methods = methods_of(
         painter,
         LatentMixer(painter),
-        TextToImage.load(model, variant=variant, form=joined),
+        TextToImage(checkpoint, load_components(checkpoint), form=joined),
         num_layers=painter.info.num_layers,
         window=painter.info.region_defaults.window,
     )
@@ -178,7 +181,7 @@ def summary(
     ours = max((name for name in methods if methods[name].is_ours), key=success)
     rival = max((name for name in methods if not methods[name].is_ours), key=success)
     margin, low, high = paired_margin(outcomes[ours], outcomes[rival])
-    figures = {
+    figures: dict[str, object] = {
         "region_success": rates[ours]["region_success"].value,
         "region_success_best_baseline": rates[rival]["region_success"].value,
         "region_success_margin": round(margin, 4),

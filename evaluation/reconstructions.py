@@ -1,6 +1,7 @@
 """What an autoencoder keeps of a scene: whether the judge still reads it, and how near it comes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ def judge_reconstructions(
 
 
 def reconstruct(
-    autoencoder: nn.Module, picture: UInt8[np.ndarray, "h w 3"]
+    autoencoder: Any,  # noqa: ANN401 - a diffusers autoencoder
+    picture: UInt8[np.ndarray, "h w 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return a picture after the autoencoder.
 

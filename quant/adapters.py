@@ -67,6 +67,9 @@ class Adapter(nn.Module):
         "error": Feng et al., "MPQ-DMv2", arXiv 2507.04290.
     """
 
+    first_down: Tensor
+    first_up: Tensor
+
     def __init__(
         self,
         plan: LayerPlan,
@@ -119,6 +122,15 @@ class StudentLayer(nn.Module):
         timesteps: Where the running pass is.
         adapter: What learns; None for nothing.
     """
+
+    rows: Tensor
+    first_scale: Tensor
+    first_zero: Tensor
+    widths: Tensor
+    factors: Tensor | None
+    first_input_scale: Tensor
+    first_input_zero: Tensor
+    bias: Tensor | None
 
     def __init__(
         self,

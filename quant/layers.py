@@ -52,6 +52,14 @@ class PackedLayer(nn.Module):
         has_bias: Whether a bias is added.
     """
 
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    widths: Tensor
+    smoothing: Tensor
+    ranges: Tensor
+    down: Tensor
+    up: Tensor
     places: Tensor | None
 
     def __init__(
@@ -272,7 +280,7 @@ class PackedLayer(nn.Module):
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, FBT002
         # Networks are cast to other dtypes; what a file holds keeps the dtype of the file.
         kept = dict(self._buffers)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         for name, before in kept.items():
             after = self._buffers[name]
             if before is not None and after is not None and after.dtype != before.dtype:
@@ -320,8 +328,8 @@ class PackedLinear(PackedLayer):
         codes = signed_inputs(flat, scale, zero, self.form.activation_bits)
         weight, weight_zero = self._signed_codes()
         # A row and a column of ones sum up the codes of the other side.
-        ones = {"pad": (0, 0, 0, 1), "value": 1}
-        product = torch._int_mm(F.pad(codes, **ones), F.pad(weight, **ones).T)  # noqa: SLF001
+        left, right = (F.pad(part, (0, 0, 0, 1), value=1) for part in (codes, weight))
+        product = torch._int_mm(left, right.T)  # noqa: SLF001
         width = self.out_features
         sums, weight_sums = product[:-1, width:].float(), product[-1, :width].float()
         factor = self.scale[:, 0].float()

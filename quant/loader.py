@@ -34,7 +34,7 @@ class LowBitMethod(StrEnum):
     FEWSTROKE = LOW_BIT
 
 
-class LowBitConfig(QuantizationConfigMixin):
+class LowBitConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """The `quantization_config` of a low-bit transformer.
 
     Args:
@@ -55,7 +55,7 @@ class LowBitConfig(QuantizationConfigMixin):
         return self.to_dict()
 
 
-class LowBitQuantizer(DiffusersQuantizer):
+class LowBitQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is untyped
     """Loads what `write_low_bit` wrote, and refuses by file and field what is not that.
 
     Args:
@@ -146,7 +146,8 @@ def write_low_bit(
     if layers.keys() != manifest.layers.keys():
         odd = sorted(layers.keys() ^ manifest.layers.keys())
         raise CheckpointError(f"Manifest and network disagree about the layers {odd}.")
-    config = LowBitConfig(**manifest.to_dict())
+    entry: dict[str, Any] = manifest.to_dict()
+    config = LowBitConfig(**entry)
     transformer.register_to_config(quantization_config=config)
     transformer.hf_quantizer = LowBitQuantizer(config)
     transformer.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)

@@ -302,11 +302,8 @@ def _spend_on_blocks(
             loss = found.error / max(found.power, 1e-30)
             choices[name].append(Choice(bits=cost, error=loss, label=found))
     taken = spend(choices, budget)
-    return {name: choice.label for name, choice in taken.items() if _is_allocation(choice.label)}
-
-
-def _is_allocation(label: object) -> bool:
-    return isinstance(label, Allocation)
+    labels = {name: choice.label for name, choice in taken.items()}
+    return {name: label for name, label in labels.items() if isinstance(label, Allocation)}
 
 
 def _check_names(storage: Storage) -> None:

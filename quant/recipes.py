@@ -28,7 +28,7 @@ class QuantizationMethod:
 
 
 METHODS = Registry[QuantizationMethod]("method")
-for _name, _storage, _learns, _relation, _summary in (
+_TABLE: tuple[tuple[str, Storage, bool, Relation, str], ...] = (
     ("minmax", Storage(grid="minmax", whole_zero=True), False, "none", "whole ranges, no tuning"),
     (
         "rtn",
@@ -69,7 +69,8 @@ for _name, _storage, _learns, _relation, _summary in (
         "release",
         "MPQ-DM as its code was published: the relation loss has no gradient",
     ),
-):
+)
+for _name, _storage, _learns, _relation, _summary in _TABLE:
     METHODS.add(
         _name,
         QuantizationMethod(storage=_storage, learns=_learns, relation=_relation, summary=_summary),

@@ -14,6 +14,8 @@ class FloatTwin(nn.Module):
         packed: The layer to stand beside.
     """
 
+    weight: Tensor
+
     def __init__(self, packed: PackedLayer) -> None:
         super().__init__()
         self._packed = packed

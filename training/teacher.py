@@ -115,7 +115,7 @@ class TeacherMethod(Method):
             from torch._dynamo import mark_dynamic  # seconds to import, for who compiles
 
             for each in (words, mask):  # captions differ in length: one graph for all of them
-                mark_dynamic(each, 1)
+                mark_dynamic(each, 1)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         predict = self._compiled or self.roles["transformer"]
         velocity = predict(
             noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps

@@ -89,7 +89,7 @@ def show_batch(batch_id: BatchId, service: ServiceDep, caller: CallerDep) -> Bat
 @router.post(
     "/{batch_id}/cancel",
     summary="Cancel a batch",
-    responses={400: {"model": ErrorEnvelope, "description": "It has ended."}} | _NOT_THERE,
+    responses={400: {"model": ErrorEnvelope, "description": "It has ended."}, **_NOT_THERE},
 )
 def cancel_batch(batch_id: BatchId, service: ServiceDep, caller: CallerDep) -> BatchObject:
     """Stop a batch: what is being painted stops, and what was finished is delivered."""

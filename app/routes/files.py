@@ -120,7 +120,7 @@ def show_file(file_id: FileId, service: ServiceDep, caller: CallerDep) -> FileOb
     "/{file_id}/content",
     summary="Fetch the bytes of a file",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}} | _NOT_THERE,
+    responses={200: {"content": {"application/octet-stream": {}}}, **_NOT_THERE},
 )
 def fetch_file(file_id: FileId, service: ServiceDep, caller: CallerDep) -> StreamingResponse:
     """Answer with the bytes of a file, as they were uploaded or produced."""
