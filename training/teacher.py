@@ -1,7 +1,8 @@
 """The base diffusion transformer and its text encoder, trained together from scratch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,9 @@ class TeacherMethod(Method):
         blocks = transformer.transformer_blocks
         blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep_tokens)
         # The compiled twin shares its weights; what samples and publishes stays plain.
-        self._compiled = torch.compile(transformer.forward) if compiles else None
+        self._compiled: Callable[..., Any] | None = (
+            torch.compile(transformer.forward) if compiles else None
+        )
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return the velocity and layout errors on a batch of latents, captions and layouts."""
@@ -115,7 +118,7 @@ class TeacherMethod(Method):
             from torch._dynamo import mark_dynamic  # seconds to import, for who compiles
 
             for each in (words, mask):  # captions differ in length: one graph for all of them
-                mark_dynamic(each, 1)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                mark_dynamic(each, 1)
         predict = self._compiled or self.roles["transformer"]
         velocity = predict(
             noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps
