@@ -191,6 +191,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         )
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # its steps are no news at every start
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
 
 
