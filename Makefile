@@ -3,7 +3,7 @@
 #   PYTHON=python3.12      interpreter for the environment (default: the first of 3.11 or newer)
 #   PORT=8000              where `make run` serves, on loopback
 #   ONCE=1                 `make run` ends after the first picture
-#   JOBS=4                 `make test` in so many processes
+#   JOBS=4                 `make test` in so many processes (default: 2, of one thread each)
 #   ARGS="-k seed"         more arguments for pytest
 #   TORCH_INDEX_URL=...    another package index for torch alone, such as one with CPU wheels only
 
@@ -16,7 +16,7 @@ export VENV := .venv
 export PYTHON
 export TORCH_INDEX_URL
 PORT ?= 8000
-JOBS ?= 0
+JOBS ?= 2
 BIN := $(VENV)/bin
 SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
 
@@ -30,7 +30,7 @@ run: $(VENV)/.ready-serve  ## serve on loopback, ask for one picture, keep servi
 	@$(BIN)/fewstroke demo --port $(PORT) $(if $(ONCE),--once)
 
 test: $(VENV)/.ready-dev font postgres browser  ## run all tests with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term -n $(JOBS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term -n $(JOBS) --dist loadfile $(ARGS)
 	@echo "make test: all tests passed."
 
 check: $(VENV)/.ready-dev  ## format, lint, types, layers, sizes, generated docs

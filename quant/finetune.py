@@ -46,7 +46,7 @@ class RelationConfig:
         max_tokens: Tokens of a map, evenly spaced; memory grows with its square.
     """
 
-    kind: Relation = "joint"
+    kind: str = "joint"
     window: int = 2
     share: float = 0.1
     max_tokens: int = 256

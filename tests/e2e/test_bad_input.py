@@ -55,7 +55,7 @@ FIELDS = [
     ({"frame_count": 3}, "frame_count"),
     ({"user": "u" * 300}, "user"),
     ({"colour": "red"}, "colour"),
-    ({"plan": {}}, "plan"),
+    ({"plan": {}}, "plan.schema_version"),
 ]
 
 

@@ -263,7 +263,7 @@ def test_a_keys_units_run_out_and_come_back() -> None:
             patient.images.generate(prompt="a red apple", n=2)
         painter.failure = None
         # what the server broke was given back, so this is there at once
-        assert client.images.generate(prompt="a red apple", n=2).data
+        assert patient.images.generate(prompt="a red apple", n=2).data
 
 
 def test_the_content_folder_holds_nothing_that_was_not_asked_for(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.batch_input import InputCheck, Line, group_key, split
@@ -103,6 +103,7 @@ def test_lines_are_found_where_they_stand(content: list[bytes], max_bytes: int) 
     assert [number for number, *_ in found] == list(range(1, len(expected) + 1))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # its first draw, on a busy machine
 @given(
     st.dictionaries(
         st.sampled_from(["size", "guidance", "variant"]),

@@ -99,8 +99,9 @@ class Studio:
         assert not self.foreign, "the page asked another server"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
+    # Ends with this folder's tests: until then its event loop runs in this thread.
     with playwright.sync_playwright() as driver:
         own = driver.chromium.executable_path
         found = next(filter(None, map(shutil.which, BROWSERS)), own if Path(own).exists() else None)
@@ -161,7 +162,7 @@ def listen(studio: Studio) -> None:
     studio.page.on("response", on_answer)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def quick_server() -> Iterator[RunningServer]:
     """Paints stripes in no time: for all that is not about the model."""
     painters = (SteppedPainter(variant="default", steps=8), SteppedPainter(variant="few", steps=2))
@@ -174,7 +175,7 @@ def studio(quick_server: RunningServer, open_studio: Open) -> Studio:
     return open_studio(quick_server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shipped_server() -> Iterator[RunningServer]:
     """The model of the repository, as it is shipped."""
     painter = load_painter(Settings(device="cpu"), str(shipped_model()), None)
