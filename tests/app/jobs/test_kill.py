@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.kill_jobs import kill_under_load
 
-NUM_KILLS = {"sqlite": 12, "postgresql": 8}
+NUM_KILLS = {"sqlite": 6, "postgresql": 4}
 
 
 @pytest.mark.slow
