@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,13 +134,8 @@ def probe(
         "presets": {name: rate_record(rate) for name, rate in rates.items()},
         "curves": {
             factor: [
-                {
-                    "axis": window.axis,
-                    "start": window.start,
-                    "end": window.end,
-                    "window_words": rate_record(second),
-                    "other_words": rate_record(first),
-                }
+                asdict(window)
+                | {"window_words": rate_record(second), "other_words": rate_record(first)}
                 for window, (second, first) in by_window.items()
             ]
             for factor, by_window in curves.items()
@@ -149,8 +145,8 @@ def probe(
     draw_curves(curves, details.with_suffix(".png"))
     if chosen is None:
         typer.echo("No preset beats the plain prompt by more than chance: nothing is chosen.")
-    figures = {"depth_preset": record["depth_preset"], "probe_file": details.as_posix()}
     if output is not None:
+        figures = {"depth_preset": record["depth_preset"], "probe_file": details.as_posix()}
         merge_into(output, figures)
     if store and chosen is not None:
         store_defaults(Path(model), chosen[0], chosen[1])
