@@ -123,7 +123,7 @@ def prepare(
     """
     method, settings = METHODS.get(task.method, param="method"), task.settings
     relation = RelationConfig(
-        kind=settings.relation or method.relation,  # type: ignore[arg-type]
+        kind=settings.relation or method.relation,
         window=settings.window,
         share=settings.relation_share,
         max_tokens=settings.relation_tokens,
