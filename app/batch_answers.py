@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.auth import ANONYMOUS, Caller
-from app.batch_input import LineError
-from app.batch_lines import Call
+from app.access.auth import ANONYMOUS, Caller
+from app.batches.input import LineError
+from app.batches.lines import Call
 from app.deps import Service
 from app.errors import describe_invalid
-from app.generation import Asked, answer_once
+from app.images.generation import Asked, answer_once
 from app.routes.plans import PlanRequest, make_plan
-from app.schemas import ImageRequest
+from app.schemas.images import ImageRequest
 
 Body = TypeVar("Body", bound=BaseModel)
 

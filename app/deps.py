@@ -8,18 +8,19 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from app.auth import Caller, KeyRing, PermissionDeniedError
-from app.batches import Batches
-from app.database import Database
+from app.access.auth import Caller, KeyRing
+from app.access.idempotency import AnswerBook
+from app.access.quotas import Quotas
+from app.access.signed_urls import PictureLinks
+from app.batches.batches import Batches
 from app.engine_host import EngineHost
-from app.files import Files
-from app.idempotency import AnswerBook
-from app.metrics import Metrics
-from app.quotas import Quotas
-from app.refresh import Refresher
+from app.errors import PermissionDeniedError
+from app.operations.metrics import Metrics
 from app.settings import Settings
-from app.signed_urls import PictureLinks
-from app.storage import BlobStore
+from app.storage.blobs import BlobStore
+from app.storage.database import Database
+from app.storage.files import Files
+from app.weights.refresh import Refresher
 from llm_prompting.planner import Planner
 from pipelines.painter import Painter
 from pipelines.store import ModelInfo

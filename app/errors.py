@@ -16,11 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from app.auth import AuthenticationError, PermissionDeniedError
-from app.idempotency import IdempotencyInUseError, IdempotencyMismatchError
-from app.quotas import QuotaExceededError, RateLimitedError
-from app.refresh import CanaryError
-from app.signed_urls import LinkExpiredError, LinkRefusedError
 from core.errors import (
     CapacityError,
     CheckpointError,
@@ -60,6 +55,60 @@ class NotReadyError(CapacityError):
     code = "not_ready"
 
 
+class AuthenticationError(InputError):
+    """No API key, or none that this server accepts."""
+
+    code = "invalid_api_key"
+
+
+class PermissionDeniedError(InputError):
+    """The API key is good, but not for this."""
+
+    code = "permission_denied"
+
+
+class IdempotencyInUseError(CapacityError):
+    """A request with this Idempotency-Key is still being worked on."""
+
+    code = "idempotency_key_in_use"
+
+
+class IdempotencyMismatchError(InputError):
+    """This Idempotency-Key was used for another request."""
+
+    code = "idempotency_key_reused"
+
+
+class RateLimitedError(CapacityError):
+    """The key has asked too often in the last minute."""
+
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceededError(CapacityError):
+    """The key has used up its cost units for now."""
+
+    code = "quota_exceeded"
+
+
+class CostAboveQuotaError(InputError):
+    """One request costs more than its key ever has at once."""
+
+    code = "cost_above_quota"
+
+
+class LinkRefusedError(InputError):
+    """A link to a picture that was not signed here, or was changed."""
+
+    code = "link_refused"
+
+
+class LinkExpiredError(InputError):
+    """A link to a picture whose time is over."""
+
+    code = "link_expired"
+
+
 STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
     InputError: (400, "invalid_request_error"),
     ModelNotFoundError: (404, "invalid_request_error"),
@@ -77,7 +126,6 @@ STATUS_OF: Mapping[type[FewstrokeError], tuple[int, str]] = {
     CapacityError: (503, "server_error"),
     DeadlineError: (503, "server_error"),
     GenerationCancelledError: (CLIENT_CLOSED_REQUEST, "server_error"),
-    CanaryError: (500, "server_error"),
     CheckpointError: (500, "server_error"),
     ConfigError: (500, "server_error"),
     MissingAssetError: (500, "server_error"),

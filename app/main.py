@@ -13,34 +13,34 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from app.auth import AuthMiddleware, KeyRing
-from app.batches import Batches
-from app.batching import make_runner
-from app.database import Database
+from app.access.auth import AuthMiddleware, KeyRing
+from app.access.idempotency import AnswerBook
+from app.access.quotas import Quotas
+from app.access.shared_secrets import shared_secret
+from app.access.signed_urls import PictureLinks
+from app.batch_runner import make_runner
+from app.batches.batches import Batches
 from app.deps import Service
 from app.draining import DrainingServer
 from app.engine_host import EngineHost
 from app.errors import install_error_handlers, refuse
-from app.files import Files
-from app.idempotency import AnswerBook
-from app.metrics import Metrics
-from app.planning import make_planner
-from app.quotas import Quotas
-from app.refresh import Refresher
-from app.releases import ReleaseShelf
-from app.routes import admin, batches, files, health, images, models, plans, studio
-from app.schemas import ErrorEnvelope
-from app.settings import Settings, check_host, read_settings
-from app.shared_secrets import shared_secret
-from app.signed_urls import PictureLinks
-from app.storage import BlobStore
-from app.telemetry import (
+from app.images.planning import make_planner
+from app.operations.metrics import Metrics
+from app.operations.telemetry import (
     PROBES,
     BodyLimitMiddleware,
     RequestContextMiddleware,
     configure_logging,
 )
-from app.warm_up import warm_up
+from app.routes import admin, batches, files, health, images, models, plans, studio
+from app.schemas.images import ErrorEnvelope
+from app.settings import Settings, check_host, read_settings
+from app.storage.blobs import BlobStore
+from app.storage.database import Database
+from app.storage.files import Files
+from app.weights.refresh import Refresher
+from app.weights.releases import ReleaseShelf
+from app.weights.warm_up import warm_up
 from core.errors import CapacityError, ConfigError, UnknownNameError
 from pipelines.engine import Engine
 from pipelines.intake import Intake

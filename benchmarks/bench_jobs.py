@@ -22,15 +22,15 @@ from typing import Annotated, Any
 
 import typer
 
-from app.batch_stages import StageLimits, Stages
-from app.batches import Batches, BatchOrder
-from app.database import Database
-from app.files import Files
-from app.jobs import worker_name
-from app.leases import ItemResult, Leases
-from app.storage import BlobStore
-from app.tables import Batch
-from app.webhooks import WebhookOutbox
+from app.batches.batches import Batches, BatchOrder
+from app.batches.jobs import worker_name
+from app.batches.leases import ItemResult, Leases
+from app.batches.stages import StageLimits, Stages
+from app.batches.webhooks import WebhookOutbox
+from app.storage.blobs import BlobStore
+from app.storage.database import Database
+from app.storage.files import Files
+from app.storage.tables import Batch
 from benchmarks.kill_jobs import ENDPOINT, kill_under_load
 from benchmarks.postgres_cluster import new_database, postgres_cluster
 from evaluation.record import merge
@@ -230,7 +230,7 @@ def complete_all(database: Database, files: Files, batch: Batch) -> None:
         files: Where.
         batch: Which.
     """
-    from app.batch_output import result_line, write_segment
+    from app.batches.output import result_line, write_segment
 
     leases = Leases(database, worker=worker_name(), lease_s=600.0)
     while items := leases.claim(1000, is_idle=True):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-import app.batch_worker
 import app.main
+import app.worker
 from app.settings import Settings
 from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
@@ -158,9 +158,9 @@ def _load_painters(_settings: Settings) -> dict[str, Painter]:
 
 
 if __name__ == "__main__":
-    for module in (app.main, app.batch_worker):
+    for module in (app.main, app.worker):
         setattr(module, LOADER, _load_painters)
     if sys.argv[1] == "serve":
         app.main.serve()
     else:
-        app.batch_worker.work()
+        app.worker.work()

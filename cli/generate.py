@@ -15,7 +15,6 @@ from core.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from app.generator import Generator
     from pipelines.spec import GenerationResult, GenerationSpec
     from pipelines.store import ModelInfo
     from pipelines.text_to_image import TextToImage
@@ -203,7 +202,7 @@ def parse_size(text: str, model: "ModelInfo") -> tuple[int, int]:
     return int(width), int(height)
 
 
-def paint(painter: "Generator", specs: "Sequence[GenerationSpec]") -> "list[GenerationResult]":
+def paint(painter: "TextToImage", specs: "Sequence[GenerationSpec]") -> "list[GenerationResult]":
     """Paint, and show how far it is.
 
     Args:

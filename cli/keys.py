@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from app.auth import KeyRing
-    from app.tables import ApiKey
+    from app.access.auth import KeyRing
+    from app.storage.tables import ApiKey
 
 app = typer.Typer(
     help="API keys of the service, in its database: create, list, revoke.", no_args_is_help=True
@@ -65,7 +65,7 @@ def create(
 
     From the first key on the server asks for one; a running server does so after a restart.
     """
-    from app.auth import KeyLimits
+    from app.access.auth import KeyLimits
 
     limits = KeyLimits(
         is_admin=admin,
@@ -109,9 +109,9 @@ def revoke(
 
 
 def _ring() -> "KeyRing":
-    from app.auth import KeyRing
-    from app.database import Database
+    from app.access.auth import KeyRing
     from app.settings import read_settings
+    from app.storage.database import Database
 
     database = Database(read_settings().database_location)
     database.migrate()

@@ -64,8 +64,8 @@ def publish(
 
     Prints the release's name, which says what it holds: the same files give the same name.
     """
-    from app.releases import ReleaseShelf
     from app.settings import read_settings
+    from app.weights.releases import ReleaseShelf
 
     shelf = ReleaseShelf(read_settings().releases_folder)
     typer.echo(shelf.publish(path, variant=variant, model=name))
@@ -77,8 +77,8 @@ def list_releases() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from app.releases import ReleaseShelf
     from app.settings import read_settings
+    from app.weights.releases import ReleaseShelf
 
     shelf = ReleaseShelf(read_settings().releases_folder)
     active = set(shelf.active().values())

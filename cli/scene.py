@@ -71,7 +71,7 @@ def ask_planner(
     """
     import asyncio
 
-    from app.planning import aspect_of, make_planner
+    from app.images.planning import aspect_of, make_planner
     from app.settings import read_settings
 
     settings = read_settings(planner=planner if planner == "openai" else None, **llm)

@@ -35,6 +35,6 @@ def worker(
     Needs the database and the storage of the server; settings are the same variables. Ctrl-C or
     SIGTERM gives unfinished lines back and stops.
     """
-    from app.batch_worker import work
+    from app.worker import work
 
     work(model=model, variant=variant, device=device, dtype=dtype, log_format=log_format)

@@ -29,8 +29,8 @@ from pipelines.integrity import (
     verify_digests,
     weight_files,
 )
+from pipelines.noise_schedule import SCHEDULERS, check_noise_schedule
 from pipelines.region_defaults import RegionDefaults, read_region_defaults
-from pipelines.schedulers import SCHEDULERS, check_noise_schedule
 from pipelines.sizes import served_sizes
 from quant.precision import LOW_BIT, Manifest, parse_precision, read_manifest
 

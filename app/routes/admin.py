@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.deps import Service, ServiceDep, require_admin, require_json
-from app.schemas import ErrorEnvelope
+from app.schemas.images import ErrorEnvelope
 
 router = APIRouter(prefix="/admin/models", tags=["admin"], dependencies=[Depends(require_admin)])
 

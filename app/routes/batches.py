@@ -5,7 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 from sqlalchemy import select
 
-from app.batch_schemas import (
+from app.batches.batches import BatchOrder
+from app.batches.webhooks import check_target
+from app.deps import CallerDep, Service, ServiceDep, require_json
+from app.schemas.batches import (
     BatchList,
     BatchObject,
     BatchRequest,
@@ -13,12 +16,9 @@ from app.batch_schemas import (
     to_batch_object,
     to_delivery,
 )
-from app.batches import BatchOrder
-from app.deps import CallerDep, Service, ServiceDep, require_json
-from app.paging import Page
-from app.schemas import ErrorEnvelope
-from app.tables import WebhookDelivery
-from app.webhooks import check_target
+from app.schemas.images import ErrorEnvelope
+from app.storage.paging import Page
+from app.storage.tables import WebhookDelivery
 from core.errors import InputError
 
 BatchId = Annotated[str, Path(max_length=100, description="Id of a batch.")]

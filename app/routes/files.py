@@ -10,7 +10,8 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
-from app.batch_schemas import (
+from app.deps import CallerDep, ServiceDep
+from app.schemas.batches import (
     MAX_LIFETIME_S,
     MIN_LIFETIME_S,
     FileDeleted,
@@ -18,10 +19,9 @@ from app.batch_schemas import (
     FileObject,
     to_file_object,
 )
-from app.deps import CallerDep, ServiceDep
-from app.paging import Page
-from app.schemas import ErrorEnvelope
-from app.storage import StorageUnavailableError
+from app.schemas.images import ErrorEnvelope
+from app.storage.blobs import StorageUnavailableError
+from app.storage.paging import Page
 from core.errors import InputError
 
 PURPOSES = ("batch", "user_data")

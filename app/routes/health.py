@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from app.deps import Service, ServiceDep
 from app.errors import NotReadyError
-from app.schemas import ErrorEnvelope, Health
+from app.schemas.images import ErrorEnvelope, Health
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from app.auth import INTERNAL
+from app.access.auth import INTERNAL
+from app.access.idempotency import MAX_KEY_CHARS
 from app.deps import CallerDep, Service, ServiceDep, require_json
-from app.disconnect import StreamResponse, while_connected
-from app.generation import EVENTS, JSON, Asked, answer_once, open_stream
-from app.idempotency import MAX_KEY_CHARS
-from app.schemas import (
+from app.images.disconnect import StreamResponse, while_connected
+from app.images.generation import EVENTS, JSON, Asked, answer_once, open_stream
+from app.schemas.images import (
     CompletedEvent,
     ErrorEnvelope,
     ImageRequest,

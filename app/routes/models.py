@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from app.deps import ServiceDep
-from app.mapping import check_model_name, to_card
-from app.schemas import ErrorEnvelope, ModelCard, ModelList
+from app.images.mapping import check_model_name, to_card
+from app.schemas.images import ErrorEnvelope, ModelCard, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.deps import ServiceDep, require_json
-from app.planning import aspect_of
-from app.schemas import PROMPT_EXAMPLE, ErrorEnvelope
+from app.images.planning import aspect_of
+from app.schemas.images import PROMPT_EXAMPLE, ErrorEnvelope
 from core.errors import InputError
 from llm_prompting.edited import mend_plan
 from llm_prompting.plan import PlanLimits, ScenePlan

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from app.deps import ServiceDep
 from app.errors import NotFoundError
-from app.mapping import PATCH_EDGE
+from app.images.mapping import PATCH_EDGE
 from llm_prompting.plan import PlanLimits
 
 FOLDER = Path(__file__).parents[1] / "studio"

@@ -1,10 +1,11 @@
-"""A generator that moves only when a test lets it, and a real server around any generator."""
+"""Both databases, a painter that moves only when a test lets it, and a real server around any."""
 
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -13,10 +14,13 @@ import structlog
 import uvicorn
 from PIL import Image
 
-from app.auth import KeyLimits, KeyRing
+from app.access.auth import KeyLimits, KeyRing
 from app.deps import Service
 from app.main import create_app, make_server, open_database, take_port
 from app.settings import Settings
+from app.storage.database import Database
+from benchmarks.postgres_cluster import new_database, postgres_cluster
+from core.errors import MissingAssetError
 from pipelines.orders import Counters
 from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
@@ -24,6 +28,33 @@ from pipelines.spec import GenerationSpec
 from pipelines.store import ModelInfo
 
 PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A cluster of its own, gone afterwards."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres_cluster())
+        except MissingAssetError as error:
+            pytest.skip(error.message)
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'fewstroke.db'}"
+    return new_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    opened.migrate()
+    yield opened
+    opened.close()
 
 
 @dataclass(eq=False)

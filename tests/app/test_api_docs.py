@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import _HTTP_CODES, STATUS_OF
-from app.schemas import ImageRequest, ImageResponse, ModelCard
+from app.schemas.images import ImageRequest, ImageResponse, ModelCard
 from tests.app.test_openapi import SCHEMA
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")

@@ -1,8 +1,14 @@
 import pytest
 
-from app.errors import STATUS_OF, ModelNotFoundError, describe_invalid, status_of
-from app.idempotency import IdempotencyInUseError
-from app.quotas import QuotaExceededError, RateLimitedError
+from app.errors import (
+    STATUS_OF,
+    IdempotencyInUseError,
+    ModelNotFoundError,
+    QuotaExceededError,
+    RateLimitedError,
+    describe_invalid,
+    status_of,
+)
 from core import errors
 from core.errors import FewstrokeError
 

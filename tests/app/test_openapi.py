@@ -1,7 +1,7 @@
 from typing import Any
 
 from app.main import create_app
-from app.schemas import ImageRequest
+from app.schemas.images import ImageRequest
 from app.settings import Settings
 from tests.app.conftest import SteppedPainter
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from app.auth import AuthenticationError, KeyRing
-from app.database import Database
+from app.access.auth import KeyRing
+from app.errors import AuthenticationError
+from app.storage.database import Database
 from tests.cli.conftest import Run
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.auth import KeyLimits
+from app.access.auth import KeyLimits
 from pipelines.rows import RowPainter
 from pipelines.text_to_image import TextToImage
 from tests.app.conftest import RunningServer, running_server, until
@@ -102,8 +102,8 @@ def _clients(running: RunningServer) -> Iterator[list[httpx2.Response]]:
 
 def test_what_was_activated_is_served_after_a_restart(folder: Path, tmp_path: Path) -> None:
     from app.main import load_painters
-    from app.releases import ReleaseShelf
     from app.settings import Settings
+    from app.weights.releases import ReleaseShelf
 
     settings = Settings(data_dir=str(tmp_path / "data"), model=str(folder), device="cpu")
     shelf = ReleaseShelf(settings.releases_folder)

@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from app.auth import KeyLimits
+from app.access.auth import KeyLimits
 from tests.app.conftest import RunningServer, SteppedPainter, running_server
 
 OLD_CLIENT = "OLD_OPENAI_CLIENT"

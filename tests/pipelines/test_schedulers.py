@@ -12,7 +12,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from core.errors import CheckpointError, InputError, UnknownNameError
-from pipelines.schedulers import SCHEDULERS, check_noise_schedule, make_scheduler
+from pipelines.noise_schedule import SCHEDULERS, check_noise_schedule
+from pipelines.schedulers import make_scheduler
 
 MEAN, SPREAD = 0.7, 0.3
 ZERO_SNR = {

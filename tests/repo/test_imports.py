@@ -41,7 +41,8 @@ def test_importing_every_module_has_no_effect(sources, repository, tmp_path):
     assert not any(json.loads(run.stdout).values()), run.stdout
 
 
-def test_help_of_the_command_loads_no_torch():
-    code = "import sys; from cli.main import build_app; build_app(); print('torch' in sys.modules)"
+@pytest.mark.parametrize("start", ["import cli.main; cli.main.build_app()", "import app.main"])
+def test_neither_help_nor_the_http_layer_loads_torch(start: str) -> None:
+    code = f"import sys; {start}; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"

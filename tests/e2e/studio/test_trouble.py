@@ -4,7 +4,7 @@ import threading
 
 from playwright.sync_api import expect
 
-from app.auth import KeyLimits
+from app.access.auth import KeyLimits
 from tests.app.conftest import RunningServer, SteppedPainter, running_server, until
 from tests.e2e.studio.conftest import PROMPT, Open, Studio
 

@@ -1,0 +1,1 @@
+"""Who may ask, how often, and for what again: keys, quotas, idempotency, signed links."""

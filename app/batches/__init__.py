@@ -1,0 +1,1 @@
+"""Files of requests that are answered at leisure, and never lost."""

@@ -1,0 +1,1 @@
+"""What must not be lost: tables, files, and the bytes behind them."""

@@ -1,0 +1,1 @@
+"""What is served: warmed up, refreshed while the service runs, rolled back."""

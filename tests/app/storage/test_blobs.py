@@ -1,0 +1,68 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.storage.blobs import BlobStore, StorageUnavailableError
+from core.errors import ConfigError, InputError
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    folder = str(tmp_path / "blobs")
+    return BlobStore(folder if request.param == "folder" else f"memory:/{folder}")
+
+
+def test_what_is_written_is_read_until_it_is_deleted(store: BlobStore) -> None:
+    async def story() -> None:
+        assert await store.read("a/b.png") is None
+        assert await store.names("a") == []
+        await store.write("a/b.png", b"one")
+        await store.write("a/b.png", b"two")
+        await store.write("a/c.png", b"")
+        assert await store.read("a/b.png") == b"two"
+        assert await store.names("a") == ["b.png", "c.png"]
+        assert [chunk async for chunk in store.stream("a/b.png")] == [b"two"]
+        await store.delete("a/b.png")
+        await store.delete("a/b.png")
+        assert await store.read("a/b.png") is None
+        await store.delete("a")
+        assert await store.names("a") == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/etc/passwd", "../secret", "a/../b", "a//b", "a/.", "a\\b", "caf\u00e9", "a/ "]
+)
+def test_a_name_that_could_lead_elsewhere_is_refused(store: BlobStore, name: str) -> None:
+    with pytest.raises(InputError, match="no name"):
+        asyncio.run(store.read(name))
+
+
+def test_a_storage_that_cannot_serve_fails_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    asyncio.run(BlobStore(str(tmp_path)).check())
+    with pytest.raises(ConfigError, match="storage"):
+        asyncio.run(BlobStore(str(tmp_path / "file" / "below")).check())
+    with pytest.raises(ConfigError, match="Protocol not known"):
+        BlobStore("nowhere://bucket")
+
+
+def test_failures_name_no_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = BlobStore(str(tmp_path))
+    with pytest.raises(StorageUnavailableError) as caught:
+        asyncio.run(store.write("file/below", b"x"))
+    assert str(tmp_path) not in caught.value.message
+
+    async def read_all() -> list[bytes]:
+        return [chunk async for chunk in store.stream("missing")]
+
+    with pytest.raises(StorageUnavailableError):
+        asyncio.run(read_all())
+
+
+def test_a_folder_holds_no_half_written_file(tmp_path: Path) -> None:
+    asyncio.run(BlobStore(str(tmp_path)).write("a/b.png", b"whole"))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b.png"]
