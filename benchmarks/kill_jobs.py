@@ -31,7 +31,7 @@ ENDPOINT: Final = "/v1/images/generations"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 NUM_LINES = 60
 LEASE_S = 5.0
-PATIENCE_S = 600.0
+PATIENCE_S = 200.0
 MAX_PAUSE_S = 6.0
 STARTED_SHARE = 0.8
 
@@ -125,17 +125,23 @@ class Processes:
 
         Args:
             role: "serve" or "work".
-
-        Raises:
-            DeadlineError: If it had ended by itself.
         """
+        self.check()
         process = self._running.pop(role)
-        if process.poll() is not None:
-            last = self._log.read_text("utf-8")[-2000:]
-            raise DeadlineError(f"{role} ended by itself: {last}")
         process.kill()
         process.wait()
         self.start(role)
+
+    def check(self) -> None:
+        """Refuse to go on without one of them.
+
+        Raises:
+            DeadlineError: If one has ended by itself.
+        """
+        for role, process in self._running.items():
+            if process.poll() is not None:
+                last = self._log.read_text("utf-8")[-2000:]
+                raise DeadlineError(f"{role} ended by itself ({process.returncode}): {last}")
 
     def stop(self) -> None:
         """End both as an operator would."""
@@ -170,6 +176,7 @@ class Reaper:
         Args:
             status: What is going on, for the record.
         """
+        self._processes.check()
         if self.kills_left <= 0 or time.monotonic() < self._next_at:
             return
         self._processes.replace(self.chance.choice(["serve", "work"]))

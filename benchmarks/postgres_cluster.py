@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from uuid import uuid4
 
 from sqlalchemy import create_engine, text
 
+from cli.server_process import free_port
 from core.errors import MissingAssetError
 
 INSTALLED_AT = Path("/usr/lib/postgresql")
@@ -37,7 +37,7 @@ def postgres_cluster() -> Iterator[str]:
         command = [*as_user, str(initdb.with_name(program)), *arguments]
         subprocess.run(command, check=True, capture_output=True, cwd=folder)  # noqa: S603
 
-    data, log, port = str(folder / "data"), str(folder / "log"), _free_port()
+    data, log, port = str(folder / "data"), str(folder / "log"), free_port(0)
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
     run("initdb", "-D", data, "-A", "trust", "-U", "fewstroke", "--no-sync", "-E", "UTF8")
     run("pg_ctl", "-D", data, "-o", options, "-w", "-l", log, "start")
@@ -85,9 +85,3 @@ def _unprivileged_user() -> pwd.struct_passwd:
             "PostgreSQL does not run as root, and there is no user `postgres` to run it as."
         )
     return found[-1]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,10 +4,12 @@ import atexit
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+import structlog
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is first imported
 
@@ -29,6 +31,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", connect_on_loopback)
+
+
+@pytest.fixture(autouse=True)
+def plain_log() -> None:
+    """Log beside the output of commands, and whatever the test before has set up for itself."""
+    structlog.configure(
+        # the library's default draws tracebacks with all local values, which takes seconds
+        processors=[structlog.stdlib.add_log_level, structlog.processors.KeyValueRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 @pytest.fixture(scope="session")

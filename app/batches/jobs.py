@@ -149,8 +149,10 @@ class JobRunner:
                 task.cancel()
             pause_s = self._pause_after(task)
             if pause_s > 0 and is_woken:
+                # not wait_for: on Python 3.11 it may lose a cancellation that meets the wake
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause_s)
+                    async with asyncio.timeout(pause_s):
+                        await self._wake.wait()
                 self._wake.clear()
             elif pause_s > 0:
                 await asyncio.sleep(pause_s)

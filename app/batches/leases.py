@@ -25,10 +25,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.storage.database import Database, now_s
 from app.storage.files import publish
-from app.storage.tables import Batch, BatchItem, File
-
-SUSPICIOUS_TRIES = 2
-"""A line that took down so many workers is painted alone from then on, so that only it fails."""
+from app.storage.tables import SUSPICIOUS_TRIES, Batch, BatchItem, File
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,32 +105,32 @@ class Leases:
         Returns:
             The lines in their order; none if there is nothing to do.
         """
-        due = _is_due() if is_idle else _is_due() & (BatchItem.tries < SUSPICIOUS_TRIES)
+        due = _is_due() if is_idle else _is_due() & ~_is_suspicious()
         with self._database.write(is_durable=False) as session:
             batch_id = session.scalar(_next_batch(due))
             # status is asked again by the update itself: a cancel may have come in between
             if batch_id is None or not _mark_served(session, batch_id):
                 return []
-            mine = (BatchItem.batch_id == batch_id) & due
-            suspicious_first = case((BatchItem.tries >= SUSPICIOUS_TRIES, 0), else_=1)
-            first = session.execute(
-                select(BatchItem.group_key, BatchItem.tries)
-                .where(mine)
-                .order_by(suspicious_first, BatchItem.line)
-                .limit(1)
-            ).first()
-            if first is None:
-                return []
-            is_suspicious = first.tries >= SUSPICIOUS_TRIES
-            lines = session.scalars(
+            pending = (
                 select(BatchItem.line)
-                .where(mine, BatchItem.group_key == first.group_key)
-                .where((BatchItem.tries >= SUSPICIOUS_TRIES) == literal(is_suspicious))
+                .where(BatchItem.batch_id == batch_id, _is_due())
                 .order_by(BatchItem.line)
-                .limit(1 if is_suspicious else limit)
                 .with_for_update(skip_locked=True)
-            ).all()
-            return self._lease(session, batch_id, lines)
+            )
+            if is_idle:
+                alone = session.scalars(pending.where(_is_suspicious()).limit(1)).all()
+                if alone:
+                    return self._lease(session, batch_id, alone)
+            group = (
+                select(BatchItem.group_key)
+                .where(BatchItem.batch_id == batch_id, _is_due(), ~_is_suspicious())
+                .order_by(BatchItem.line)
+                .limit(1)
+                .scalar_subquery()
+            )
+            alike = pending.where(~_is_suspicious(), BatchItem.group_key == group)
+            lines = session.scalars(alike.limit(limit)).all()
+            return self._lease(session, batch_id, lines) if lines else []
 
     def extend(self, lines: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Give lines that this worker holds a full lease again: the heartbeat.
@@ -239,9 +236,7 @@ class Leases:
         """
         running = BatchItem.batch_id.in_(_ids_of_running())
         silent = running & (BatchItem.state == "leased") & (BatchItem.lease_expires_at < now_s())
-        suspicious = exists().where(
-            running, BatchItem.state == "pending", BatchItem.tries >= SUSPICIOUS_TRIES
-        )
+        suspicious = exists().where(running, BatchItem.state == "pending", _is_suspicious())
         with self._database.read() as session:
             if not session.scalar(select(exists().where(silent))):
                 return 0, bool(session.scalar(select(suspicious)))
@@ -286,6 +281,11 @@ class Leases:
             .order_by(BatchItem.line)
         )
         return [Item(**row._mapping) for row in rows]  # noqa: SLF001  (public in spite of its name)
+
+
+def _is_suspicious() -> ColumnElement[bool]:
+    # written out, or SQLite would not know that its partial index fits
+    return BatchItem.tries >= literal(SUSPICIOUS_TRIES, literal_execute=True)
 
 
 def _is_due() -> ColumnElement[bool]:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -39,6 +40,9 @@ BATCH_STATES = (
 )
 ITEM_STATES = ("pending", "leased", "completed", "failed")
 DELIVERY_STATES = ("pending", "delivered", "failed")
+
+SUSPICIOUS_TRIES = 2
+"""A line that took down so many workers is painted alone from then on, so that only it fails."""
 
 
 class Table(DeclarativeBase):
@@ -143,6 +147,13 @@ class BatchItem(Table):
         UniqueConstraint("batch_id", "custom_id"),
         _one_of("state", ITEM_STATES),
         Index(None, "batch_id", "state", "line"),
+        Index(
+            "ix_batch_item_suspicious",
+            "batch_id",
+            "line",
+            sqlite_where=text(f"tries >= {SUSPICIOUS_TRIES}"),
+            postgresql_where=text(f"tries >= {SUSPICIOUS_TRIES}"),
+        ),
     )
 
     batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)

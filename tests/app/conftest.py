@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import structlog
 import uvicorn
 from PIL import Image
 
@@ -206,12 +205,6 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < give_up_at, "waited in vain"
         time.sleep(0.005)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def plain_log() -> None:
-    # the library's default draws tracebacks with all local values, which takes seconds
-    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.conftest import plain_log, stepped
+from tests.app.conftest import stepped
 from tests.pipelines.conftest import folder, make_folder, pytest_configure
 
-__all__ = ["folder", "make_folder", "plain_log", "pytest_configure", "stepped"]
+__all__ = ["folder", "make_folder", "pytest_configure", "stepped"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

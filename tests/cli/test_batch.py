@@ -1,12 +1,9 @@
 """`fewstroke batch`, from a table of prompts to a folder of pictures."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -14,14 +11,6 @@ from cli.batch import from_csv
 from cli.main import build_app
 from core.errors import FewstrokeError, InputError
 from tests.app.conftest import SteppedPainter, running_server
-
-
-@pytest.fixture(autouse=True)
-def _logs_beside_the_output() -> Iterator[None]:
-    # The server runs in this process: what it logs is no output of the command.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.slow

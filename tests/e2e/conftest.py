@@ -9,10 +9,10 @@ from openai import OpenAI
 
 from pipelines.rows import RowPainter
 from pipelines.text_to_image import TextToImage
-from tests.app.conftest import RunningServer, plain_log, running_server, stepped
+from tests.app.conftest import RunningServer, running_server, stepped
 from tests.pipelines.conftest import folder, make_folder, pytest_configure
 
-__all__ = ["folder", "make_folder", "plain_log", "pytest_configure", "stepped"]
+__all__ = ["folder", "make_folder", "pytest_configure", "stepped"]
 
 Post = Callable[..., httpx2.Response]
 

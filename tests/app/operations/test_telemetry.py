@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import structlog
 
 from app.operations.telemetry import configure_logging
 from app.settings import Settings
@@ -27,7 +26,6 @@ def log() -> Iterator[io.StringIO]:
     configure_logging(Settings(), stream)
     yield stream
     root.handlers, root.level = handlers, level
-    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
 
 
 def _lines(log: io.StringIO) -> list[dict[str, Any]]:

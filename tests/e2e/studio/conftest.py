@@ -15,11 +15,11 @@ from PIL import Image
 
 from app.main import load_painter
 from app.settings import Settings, shipped_model
-from tests.app.conftest import RunningServer, SteppedPainter, plain_log, running_server, stepped
+from tests.app.conftest import RunningServer, SteppedPainter, running_server, stepped
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
 
-__all__ = ["plain_log", "stepped"]
+__all__ = ["stepped"]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROMPT = "a red apple left of a blue cat, watercolor"
