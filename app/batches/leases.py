@@ -7,6 +7,7 @@ written twice: `complete` takes it only from the worker whose name still stands 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from sqlalchemy import (
     ColumnElement,
@@ -251,7 +252,7 @@ class Leases:
             return len(rows.all()), bool(session.scalar(select(suspicious)))
 
     def _lease(self, session: Session, batch_id: str, lines: Sequence[int]) -> list[Item]:
-        session.execute(
+        leased = session.execute(
             update(BatchItem)
             .where(BatchItem.batch_id == batch_id, BatchItem.line.in_(lines))
             .values(
@@ -260,27 +261,24 @@ class Leases:
                 lease_token=self.worker,
                 lease_expires_at=now_s() + self.lease_s,
             )
-            .execution_options(synchronize_session=False)
-        )
-        rows = session.execute(
-            select(
-                BatchItem.batch_id,
+            .returning(
                 BatchItem.line,
                 BatchItem.custom_id,
-                Batch.owner,
-                Batch.endpoint,
-                Batch.results,
-                File.path.label("input_path"),
                 BatchItem.start,
                 BatchItem.num_bytes,
                 BatchItem.tries,
             )
-            .join(Batch, Batch.id == BatchItem.batch_id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        batch = session.execute(
+            select(Batch.owner, Batch.endpoint, Batch.results, File.path.label("input_path"))
             .join(File, File.id == Batch.input_file_id)
-            .where(BatchItem.batch_id == batch_id, BatchItem.line.in_(lines))
-            .order_by(BatchItem.line)
-        )
-        return [Item(**row._mapping) for row in rows]  # noqa: SLF001  (public in spite of its name)
+            .where(Batch.id == batch_id)
+        ).one()
+        return [
+            Item(batch_id=batch_id, **batch._asdict(), **row._asdict())
+            for row in sorted(leased, key=attrgetter("line"))
+        ]
 
 
 def _is_suspicious() -> ColumnElement[bool]:

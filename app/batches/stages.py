@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any
 
 import structlog
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from app.batches.batches import OUTPUT_PURPOSE
@@ -26,6 +26,9 @@ from app.storage.tables import Batch, BatchItem, File
 from core.errors import FewstrokeError, ShuttingDownError
 
 INSERT_LINES = 1000
+
+ANALYZE_LINES = 1000
+"""So many new rows PostgreSQL is told of at once, or it scans them all at every claim."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -207,6 +210,8 @@ class Stages:
                 lease_token=None,
                 lease_expires_at=None,
             )
+            if num_total >= ANALYZE_LINES and not self._database.is_sqlite:
+                session.execute(text(f"ANALYZE {BatchItem.__tablename__}"))
 
     def _insert(self, batch: Batch, lines: Iterator[Line]) -> int:
         num_total = 0
