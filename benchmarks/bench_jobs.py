@@ -1,11 +1,12 @@
 """The queue without a model, a batch of 50,000 lines, and kills: `benchmarks/results/jobs.json`.
 
-    python -m benchmarks.bench_jobs --queue --large
+    python -m benchmarks.bench_jobs --queue --large --dbos
     python -m benchmarks.bench_jobs --kills 200
 
 `items_per_s_*` counts lines that were claimed in groups and completed with their results, one
 worker. `plain_table_items_per_s` is the same work on a bare table of SQLite without batches,
-owners, turns or a library: what a queue could cost at least. `dbos_items_per_s` needs `dbos`.
+owners, turns or a library: what a queue could cost at least. `dbos_items_per_s_*` is DBOS, with
+workflows that do nothing.
 """
 
 import io
@@ -13,8 +14,10 @@ import json
 import os
 import resource
 import sqlite3
+import subprocess
 import tempfile
 import time
+import venv
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,6 +41,8 @@ from evaluation.record import merge
 OUTPUT = Path(__file__).parent / "results" / "jobs.json"
 OWNER = "benchmark"
 GROUP = 64
+LARGE_GROUP = 256
+DBOS = "dbos==3.4.0"
 HEADLINE = (
     "kills_sqlite",
     "kills_postgres",
@@ -58,6 +63,9 @@ def main(
     ] = False,
     large: Annotated[bool, typer.Option(help="Take in and finalise 50,000 lines.")] = False,
     kills: Annotated[int, typer.Option(help="Processes to kill, on each database.")] = 0,
+    dbos: Annotated[
+        bool, typer.Option(help="Install DBOS in an environment of its own, and measure it.")
+    ] = False,
     lines: Annotated[int, typer.Option(help="Lines for --queue.")] = 20_000,
     output: Annotated[Path, typer.Option(help="JSON file to merge into.")] = OUTPUT,
 ) -> None:
@@ -70,9 +78,11 @@ def main(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if large:  # first: a process's peak memory never falls
             figures |= measure_large(folder)
-        cluster = stack.enter_context(postgres_cluster()) if queue or kills else ""
+        cluster = stack.enter_context(postgres_cluster()) if queue or kills or dbos else ""
         if queue:
             figures |= measure_queue(folder, cluster, lines)
+        if dbos:
+            figures |= measure_dbos(folder, cluster)
         if kills:
             figures |= measure_kills(folder, cluster, kills)
     merge(output, figures, module="benchmarks.bench_jobs")
@@ -90,21 +100,62 @@ def measure_queue(folder: Path, cluster: str, num_lines: int) -> dict[str, objec
     Returns:
         Lines per second.
     """
-    urls = {"sqlite": f"sqlite:///{folder / 'queue.db'}", "postgres": new_database(cluster)}
     figures: dict[str, object] = {"queue_group": GROUP, "queue_lines": num_lines}
-    for name, url in urls.items():
-        with bench(url, folder / name) as (database, batches, files):
-            batch = accept(database, batches, files, num_lines)
-            leases = Leases(database, worker=worker_name(), lease_s=60.0)
-            started = time.perf_counter()
-            while items := leases.claim(GROUP, is_idle=True):
-                results = [
-                    ItemResult(line=item.line, is_success=True, path="p", start=0, num_bytes=1)
-                    for item in items
-                ]
-                leases.complete(batch.id, results)
-            figures[f"items_per_s_{name}"] = round(num_lines / (time.perf_counter() - started), 1)
+    for group, suffix in ((GROUP, ""), (LARGE_GROUP, f"_by_{LARGE_GROUP}")):
+        for name in ("sqlite", "postgres"):
+            place = folder / f"queue-{name}-{group}"
+            url = f"sqlite:///{place}.db" if name == "sqlite" else new_database(cluster)
+            rate = claim_and_complete(url, place, group, num_lines)
+            figures[f"items_per_s_{name}{suffix}"] = round(rate, 1)
     figures["plain_table_items_per_s"] = round(plain_table(folder / "plain.db", num_lines), 1)
+    return figures
+
+
+def claim_and_complete(url: str, folder: Path, group: int, num_lines: int) -> float:
+    """Take a batch from its first line to its last.
+
+    Args:
+        url: An empty database.
+        folder: The storage.
+        group: Lines of a claim.
+        num_lines: Lines of the batch.
+
+    Returns:
+        Lines per second.
+    """
+    with bench(url, folder) as (database, batches, files):
+        batch = accept(database, batches, files, num_lines)
+        leases = Leases(database, worker=worker_name(), lease_s=60.0)
+        started = time.perf_counter()
+        while items := leases.claim(group, is_idle=True):
+            results = [
+                ItemResult(line=item.line, is_success=True, path="p", start=0, num_bytes=1)
+                for item in items
+            ]
+            leases.complete(batch.id, results)
+        return num_lines / (time.perf_counter() - started)
+
+
+def measure_dbos(folder: Path, cluster: str, num_items: int = 1000) -> dict[str, object]:
+    """Let DBOS claim and complete workflows that do nothing.
+
+    Args:
+        folder: For its environment and the database of SQLite.
+        cluster: A PostgreSQL.
+        num_items: How many.
+
+    Returns:
+        Workflows per second.
+    """
+    venv.create(folder / "dbos", with_pip=True)
+    python = str(folder / "dbos" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", DBOS], check=True)  # noqa: S603
+    figures: dict[str, object] = {"dbos_version": DBOS}
+    for name in ("sqlite", "postgres"):
+        url = f"sqlite:///{folder / 'dbos.db'}" if name == "sqlite" else new_database(cluster)
+        command = [python, str(Path(__file__).with_name("peer_dbos.py")), url, str(num_items)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        figures[f"dbos_items_per_s_{name}"] = round(float(done.stdout.splitlines()[-1]), 1)
     return figures
 
 
