@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.devices import best_device
+from core.recipes import configured
 from distill.features import FeatureNetwork, load_classifier
 from evaluation.distance_table import over_runs
 from evaluation.distances import Distance, features, frechet_distance, kernel_distance, space_name
@@ -19,7 +20,7 @@ from quant.pictures import painting_with, psnr_db
 from quant.precision import Policy, parse_precision
 from quant.prompts import scene_prompts
 from quant.quantize import Task, prepare, quantize
-from quant.recipes import configured
+from quant.recipes import SETTINGS
 from quant.trajectory import Sampling, sample
 
 PROMPT_SEED = 3_000_000
@@ -92,7 +93,7 @@ def measure_gradient(
         precision=parse_precision(bits),
         method="mpq",
         policy=Policy(),
-        settings=replace(configured("cpu", []), num_calibration=num_calibration),
+        settings=replace(configured(SETTINGS, "cpu", []), num_calibration=num_calibration),
         num_steps=info.default_steps,
         guidance=info.default_guidance,
     )
@@ -131,7 +132,7 @@ class _Bench:
             precision=parse_precision(bits),
             method=method,
             policy=Policy(),
-            settings=replace(configured(self.cells.recipe, []), seed=seed),
+            settings=replace(configured(SETTINGS, self.cells.recipe, []), seed=seed),
             num_steps=self.info.default_steps,
             guidance=self.info.default_guidance,
         )

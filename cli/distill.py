@@ -175,6 +175,7 @@ def classifier(
     """Train the network that looks at latent scenes: noun and colour, place by place."""
     import torch
 
+    from core.recipes import configured
     from distill.captioned import latents_of, load_teacher, unseen_scenes
     from distill.classifier import (
         CLASSIFIER_RECIPES,
@@ -182,7 +183,6 @@ def classifier(
         levels_to_layout,
         train_classifier,
     )
-    from training.recipes import configured
 
     settings = configured(CLASSIFIER_RECIPES, recipe, changes or [])
     checkpoint = open_teacher(model, teacher)
@@ -313,30 +313,25 @@ def publish_students(
         checkpoint: Their teacher's.
         default: Steps of the student that is served by default; None leaves the default alone.
     """
-    from diffusers import PixArtTransformer2DModel
-
     from training.publish import add_variant
 
     for student in students:
         name = f"{method}-{student.num_steps}"
-        add_variant(
-            checkpoint.root,
-            name,
-            PixArtTransformer2DModel.from_pretrained(student.folder),
-            origin={
-                "parent": checkpoint.info.variant,
-                "method": method,
-                "data": "emoji scenes, split train",
-                "metrics": {
-                    "samples_seen": student.num_samples,
-                    "train_hours": round(student.hours, 2),
-                },
+        entry = {
+            "steps": student.num_steps,
+            "guidance": 1.0,
+            "scheduler": "ddim",
+            "bits": 32,
+            "parent": checkpoint.info.variant,
+            "method": method,
+            "data": "emoji scenes, split train",
+            "metrics": {
+                "samples_seen": student.num_samples,
+                "train_hours": round(student.hours, 2),
             },
-            num_steps=student.num_steps,
-            guidance=1.0,
-            scheduler="ddim",
-            is_default=student.num_steps == default,
-        )
+        }
+        is_default = student.num_steps == default
+        add_variant(checkpoint.root, name, student.folder, entry, is_default=is_default)
         typer.echo(f"Published as variant {name} of {checkpoint.root}")
 
 

@@ -44,9 +44,9 @@ def classifier(
     """Train the feature network: what a small photo shows."""
     import torch
 
+    from core.recipes import configured
     from distill.cifar10 import PixelSource
     from distill.classifier import CLASSIFIER_RECIPES, pixel_classifier, train_classifier
-    from training.recipes import configured
 
     settings = configured(CLASSIFIER_RECIPES, recipe, changes or [])
     source = PixelSource(
@@ -90,8 +90,8 @@ def teacher(
     minutes: Minutes = None,
 ) -> None:
     """Train the teacher: a class-conditional UNet in pixels."""
+    from core.recipes import configured
     from distill.cifar10 import PIXEL_TEACHER_RECIPES, PixelSource, train_pixel_teacher
-    from training.recipes import configured
 
     settings = configured(PIXEL_TEACHER_RECIPES, recipe, changes or [])
     source = PixelSource(

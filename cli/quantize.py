@@ -73,7 +73,8 @@ def quantize(
     list_methods: ListMethods = False,
 ) -> None:
     """Quantize a transformer to few bits: calibrate, move bits, learn, pack."""
-    from quant.recipes import METHODS, configured
+    from core.recipes import configured
+    from quant.recipes import METHODS, SETTINGS
 
     if list_methods:
         for name in METHODS:
@@ -84,7 +85,7 @@ def quantize(
     from quant.quantize import quantize as run
 
     METHODS.get(method, param="method")
-    settings = configured(recipe, changes or [])
+    settings = configured(SETTINGS, recipe, changes or [])
     precision = Precision(weights=weights, activations=None if activations == 16 else activations)
     policy = Policy(overrides=tuple(map(parse_override, keep or [])))
     source = _find(model, variant)
@@ -213,7 +214,7 @@ def _show(run_dir: Path) -> None:
 def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: str) -> None:
     import json
 
-    from quant.publish import publish_variant
+    from training.publish import add_variant
 
     report: Mapping[str, Any] = json.loads((run_dir / "report.json").read_text())
     entry = {
@@ -225,5 +226,5 @@ def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: st
         "data": "none: its parent's own trajectories",
         "metrics": {"mean_bits": round(report["mean_bits"], 3)},
     }
-    folder = publish_variant(model, run_dir / "transformer", name, entry)
+    folder = add_variant(model, name, run_dir / "transformer", entry)
     typer.echo(f"Variant {name}: {folder}")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from core.errors import InputError
+from core.recipes import configured
 from core.registry import Registry
 from distill.features import FeatureNetwork
 from distill.methods.consistency import ConsistencyMethod
@@ -18,7 +19,6 @@ from distill.student import StudentMethod
 from distill.teach import Ground, MakeMethod
 from training.loop import LoopConfig
 from training.optimizers import OptimizerConfig
-from training.recipes import configured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +154,7 @@ def recipe_settings(
     Raises:
         InputError: If there is no such ablation, or the method has no terms to leave out.
     """
-    settings = configured(dict(recipes or RECIPES), recipe, list(changes))
+    settings = configured(recipes or RECIPES, recipe, changes)
     if ablation is None:
         return settings
     if ablation not in ABLATIONS or method != "rdd":

@@ -1,10 +1,8 @@
 """Methods and settings by name."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from core.errors import InputError, UnknownNameError
 from core.registry import Registry
 from quant.finetune import Relation
 from quant.plan import Storage
@@ -119,37 +117,3 @@ SETTINGS = {
     "gpu": Settings(num_calibration=128, num_trajectories=800, batch_size=16, save_every=1000),
     "quick": Settings(num_calibration=4, num_rows=256, num_trajectories=0),
 }
-
-
-def configured(name: str, changes: Sequence[str]) -> Settings:
-    """Return named settings with single ones changed.
-
-    Args:
-        name: A key of SETTINGS.
-        changes: "field=value", typed by the field's own value.
-
-    Raises:
-        UnknownNameError: If the name or a field is unknown.
-        InputError: If a change is not of the form field=value or its value does not fit.
-    """
-    if name not in SETTINGS:
-        raise UnknownNameError("recipe", name, SETTINGS, param="recipe")
-    settings = SETTINGS[name]
-    known = {field.name for field in fields(settings)}
-    values: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"{change!r} is not of the form field=value.", param="set")
-        if key not in known:
-            raise UnknownNameError("setting", key, known, param="set")
-        kind = type(getattr(settings, key))
-        try:
-            values[key] = kind(text)
-        except ValueError as error:
-            raise InputError(
-                f"{key} takes a {kind.__name__}, not {text!r}.", param=f"set.{key}"
-            ) from error
-    if values.get("start", "zero") not in {"zero", "error"}:
-        raise UnknownNameError("start", values["start"], ("zero", "error"), param="set.start")
-    return replace(settings, **values)

@@ -14,6 +14,9 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from core.errors import CheckpointError, InputError
 
+OWN_TRANSFORMER = "transformer"
+"""Where stock diffusers looks for the transformer of a pipeline."""
+
 
 def publish_teacher(
     folder: Path,
@@ -56,7 +59,7 @@ def publish_teacher(
     )
     pipeline.save_pretrained(fresh, safe_serialization=True)
     entry = {
-        "folder": "transformer",
+        "folder": OWN_TRANSFORMER,
         "steps": num_steps,
         "guidance": guidance,
         "bits": 32,
@@ -75,86 +78,74 @@ def publish_teacher(
 def add_variant(
     checkpoint: Path,
     name: str,
-    transformer: PixArtTransformer2DModel,
+    transformer: Path,
+    entry: Mapping[str, object],
     *,
-    origin: Mapping[str, object],
-    num_steps: int,
-    guidance: float,
-    scheduler: str,
     is_default: bool = False,
 ) -> Path:
     """Put one more transformer beside the others of a checkpoint, under a name of its own.
 
-    The weights are written beside their place and then take it; the list of variants is replaced
+    The weights are copied beside their place and then take it; the list of variants is replaced
     last and at once. A server that reads meanwhile sees the checkpoint before or after, never half.
 
     Args:
         checkpoint: A diffusers folder of a PixArt pipeline.
-        name: What the variant is asked for by: letters, digits, "-", "_", ".".
-        transformer: Shares text encoder and autoencoder with the others.
-        origin: How it was made: "parent", "method", "data" and "metrics".
-        num_steps: Steps that suit it.
-        guidance: Guidance scale that suits it; 1 where it needs none.
-        scheduler: Registered name of the scheduler that suits it.
+        name: What the variant is asked for by: letters, digits, "-", "_", ".". A variant of that
+            name is replaced, unless it is the checkpoint's own transformer.
+        transformer: A diffusers folder; shares text encoder and autoencoder with the others.
+        entry: What variants.json says of it: "steps", "guidance", "scheduler", "bits", "parent",
+            "method", "data", "metrics".
         is_default: Whether it is what a server paints with where nobody asks for a variant.
 
     Returns:
         The folder of the transformer.
 
     Raises:
-        InputError: If the name cannot be a folder's, or is the teacher's.
+        InputError: If the name cannot be a folder's, or is the checkpoint's own transformer's.
         CheckpointError: If there is no checkpoint.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name == "teacher":
-        raise InputError(
-            f"{name!r} cannot name a variant: use letters, digits, '-', '_' and '.', and not "
-            "'teacher'.",
-            param="name",
-        )
     if not (checkpoint / "model_index.json").is_file():
         raise CheckpointError(f"{checkpoint} is no diffusers folder: it has no model_index.json.")
-    home = checkpoint / f"transformer-{name}"
+    manifest = _manifest(checkpoint)
+    own = {key for key, each in manifest["variants"].items() if each["folder"] == OWN_TRANSFORMER}
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in own:
+        raise InputError(
+            f"{name!r} cannot name a variant: use letters, digits, '-', '_' and '.', and not "
+            f"{', '.join(sorted(own))}.",
+            param="name",
+        )
+    home = checkpoint / f"{OWN_TRANSFORMER}-{name}"
     fresh = home.with_name(home.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    transformer.save_pretrained(fresh, safe_serialization=True)
+    shutil.copytree(transformer, fresh)
     shutil.rmtree(home, ignore_errors=True)
     fresh.rename(home)
-    entry = {
-        "folder": home.name,
-        "steps": num_steps,
-        "guidance": guidance,
-        "scheduler": scheduler,
-        "bits": 32,
-        **origin,
-        "sha256": _digests(checkpoint, [home, checkpoint / "vae", checkpoint / "text_encoder"]),
-    }
-    _list_variant(checkpoint, name, entry, is_default=is_default)
+    files = _digests(checkpoint, [home, checkpoint / "vae", checkpoint / "text_encoder"])
+    manifest["variants"][name] = {"folder": home.name, **entry, "sha256": files}
+    if is_default:
+        manifest["default"] = name
+    renewed = checkpoint / "variants.json.new"
+    renewed.write_text(json.dumps(manifest, indent=2) + "\n")
+    renewed.replace(checkpoint / "variants.json")
     return home
 
 
-def _list_variant(
-    checkpoint: Path, name: str, entry: Mapping[str, object], *, is_default: bool
-) -> None:
+def _manifest(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / "variants.json"
-    manifest = json.loads(file.read_text()) if file.exists() else _lone_variant(checkpoint)
-    manifest["variants"][name] = entry
-    if is_default:
-        manifest["default"] = name
-    renewed = file.with_suffix(".new")
-    renewed.write_text(json.dumps(manifest, indent=2) + "\n")
-    renewed.replace(file)
-
-
-def _lone_variant(checkpoint: Path) -> dict[str, Any]:
-    entry = {"folder": "transformer", "sha256": _digests(checkpoint, [checkpoint])}
-    return {"default": "teacher", "variants": {"teacher": entry}}
+    if not file.is_file():
+        entry = {"folder": OWN_TRANSFORMER, "sha256": _digests(checkpoint, [checkpoint])}
+        return {"default": "default", "variants": {"default": entry}}
+    manifest = json.loads(file.read_text())
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("variants"), dict):
+        raise CheckpointError(f"{file} has no table of variants: copy the checkpoint again.")
+    return manifest
 
 
 def _digests(checkpoint: Path, folders: Sequence[Path]) -> dict[str, str]:
     return {
         str(path.relative_to(checkpoint)): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in folders
-        for path in sorted(folder.rglob("*.safetensors"))
+        for path in sorted([*folder.rglob("*.safetensors"), *folder.glob("config.json")])
     }
 
 

@@ -1,17 +1,17 @@
 """Recipes: named settings for the shipped model's training, and the two runs themselves."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderDC, DDIMScheduler
-from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from core.devices import best_device
-from core.errors import CheckpointError, InputError, UnknownNameError
+from core.errors import CheckpointError
+from core.recipes import configured
 from scenes.sprites import SpriteSheet
 from scenes.vocabulary import CANVAS_PX
 from training.autoencoder import (
@@ -108,8 +108,6 @@ TEACHER_RECIPES = {
         compiles=True,
     ),
 }
-
-Config = TypeVar("Config")  # a frozen dataclass of plain fields
 
 
 def train_autoencoder(
@@ -272,37 +270,3 @@ def _new_teacher(
         compiles=settings.compiles,
     )
     return method, tokenizer, scheduler
-
-
-def configured(recipes: dict[str, Config], name: str, changes: list[str]) -> Config:
-    """Return a recipe with single settings changed.
-
-    Args:
-        recipes: Recipes by name.
-        name: Which one.
-        changes: "field=value", typed by the field's own value.
-
-    Raises:
-        UnknownNameError: If the name or a field is unknown.
-        InputError: If a change is not of the form field=value or its value does not fit.
-    """
-    if name not in recipes:
-        raise UnknownNameError("recipe", name, recipes, param="recipe")
-    settings: Any = recipes[name]
-    known = {field.name for field in fields(settings)}
-    values: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"{change!r} is not of the form field=value.", param="set")
-        if key not in known:
-            raise UnknownNameError("setting", key, known, param="set")
-        kind = type(getattr(settings, key))
-        try:
-            values[key] = TypeAdapter(kind).validate_python(text)
-        except ValidationError as error:
-            raise InputError(
-                f"{key} takes a {kind.__name__}, not {text!r}.", param=f"set.{key}"
-            ) from error
-    changed: Config = replace(settings, **values)
-    return changed

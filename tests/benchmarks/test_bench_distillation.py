@@ -24,16 +24,11 @@ def test_students_are_timed_beside_their_teacher_and_missing_ones_are_not(
     tmp_path,
     capsys,
 ):
-    from diffusers import PixArtTransformer2DModel
-
     add_variant(
         own_checkpoint,
         "rdd-4",
-        PixArtTransformer2DModel.from_pretrained(own_checkpoint / "transformer"),
-        origin={"parent": "teacher", "method": "rdd"},
-        num_steps=4,
-        guidance=1.0,
-        scheduler="ddim",
+        own_checkpoint / "transformer",
+        {"steps": 4, "guidance": 1.0, "scheduler": "ddim", "parent": "teacher", "method": "rdd"},
     )
     assert open_checkpoint(own_checkpoint).info.variant == "teacher"
     output = tmp_path / "distillation.json"

@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from core.errors import CheckpointError, InputError, UnknownNameError
+from core.recipes import configured
 from quant.adapters import Adapter, Rates, held_weights, to_student
 from quant.finetune import FewBits, RelationConfig
 from quant.numerics import dequantize
@@ -14,7 +15,7 @@ from quant.numerics import quantize as quantize_rows
 from quant.plan import Storage, plan_layers
 from quant.precision import Policy, Precision
 from quant.quantize import Task, quantize
-from quant.recipes import METHODS, Settings, configured
+from quant.recipes import METHODS, SETTINGS, Settings
 from quant.store import packed_layers
 from quant.timesteps import Timesteps
 from quant.trajectory import guided, record_calls
@@ -241,11 +242,11 @@ def test_unknown_names_list_the_known_ones(tmp_path):
     with pytest.raises(UnknownNameError, match="joint"):
         RelationConfig(kind="both")
     with pytest.raises(UnknownNameError, match="cpu, gpu, quick"):
-        configured("tpu", [])
+        configured(SETTINGS, "tpu", [])
     with pytest.raises(UnknownNameError, match="num_trajectories"):
-        configured("cpu", ["num_trajectory=3"])
-    with pytest.raises(InputError, match="takes a int"):
-        configured("cpu", ["rank=x"])
+        configured(SETTINGS, "cpu", ["num_trajectory=3"])
+    with pytest.raises(InputError, match="valid integer"):
+        configured(SETTINGS, "cpu", ["rank=x"])
     with pytest.raises(InputError, match="at least 1 and 2"):
         RelationConfig(window=0)
-    assert configured("quick", ["rank=8"]).rank == 8
+    assert configured(SETTINGS, "quick", ["rank=8"]).rank == 8

@@ -15,12 +15,13 @@ from quant.calibrate import calibrate
 from quant.loader import write_low_bit
 from quant.plan import Storage, plan_layers
 from quant.precision import Policy, Precision
-from quant.publish import publish_pipeline, publish_variant
+from quant.publish import publish_pipeline
 from quant.store import packed_layers
 from quant.timesteps import Timesteps
 
 # The tiny checkpoint that serving is tested with.
 from tests.pipelines.conftest import folder, make_folder  # noqa: F401
+from training.publish import add_variant
 
 ENTRY = {"steps": 4, "guidance": 2.0, "bits": 3, "parent": "default", "method": "mpq, w3a8"}
 
@@ -56,7 +57,7 @@ def checkpoint(folder, tmp_path) -> Path:  # noqa: F811
 
 def test_a_published_variant_is_served(checkpoint, low_bit):
     float_model = open_checkpoint(checkpoint)
-    publish_variant(checkpoint, low_bit[1], "low-bit", ENTRY)
+    add_variant(checkpoint, "low-bit", low_bit[1], ENTRY)
     found = open_checkpoint(checkpoint, variant="low-bit")
     assert found.info.variants == ("default", "low-bit")
     assert found.info.bits == 3
@@ -69,7 +70,7 @@ def test_a_published_variant_is_served(checkpoint, low_bit):
 
 
 def test_a_damaged_variant_is_refused_before_serving(checkpoint, low_bit):
-    place = publish_variant(checkpoint, low_bit[1], "low-bit", ENTRY)
+    place = add_variant(checkpoint, "low-bit", low_bit[1], ENTRY)
     file = place / "config.json"
     config = json.loads(file.read_text())
     config["quantization_config"]["quant_method"] = "bitsandbytes"
@@ -87,9 +88,9 @@ def test_a_damaged_variant_is_refused_before_serving(checkpoint, low_bit):
 
 
 def test_publishing_again_replaces_and_keeps_the_others(checkpoint, low_bit):
-    publish_variant(checkpoint, low_bit[1], "low-bit", ENTRY)
-    publish_variant(checkpoint, low_bit[1], "other", ENTRY)
-    publish_variant(checkpoint, low_bit[1], "low-bit", ENTRY | {"steps": 9})
+    add_variant(checkpoint, "low-bit", low_bit[1], ENTRY)
+    add_variant(checkpoint, "other", low_bit[1], ENTRY)
+    add_variant(checkpoint, "low-bit", low_bit[1], ENTRY | {"steps": 9})
     manifest = json.loads((checkpoint / "variants.json").read_text())["variants"]
     assert list(manifest) == ["default", "low-bit", "other"]
     assert manifest["low-bit"]["steps"] == 9
@@ -102,10 +103,10 @@ def test_publishing_again_replaces_and_keeps_the_others(checkpoint, low_bit):
 
 def test_names_that_cannot_be_are_refused(checkpoint, low_bit):
     for name in ("default", "a/b", ".."):
-        with pytest.raises(InputError, match="cannot be called"):
-            publish_variant(checkpoint, low_bit[1], name, ENTRY)
+        with pytest.raises(InputError, match="cannot name a variant"):
+            add_variant(checkpoint, name, low_bit[1], ENTRY)
     with pytest.raises(CheckpointError, match="no model_index"):
-        publish_variant(low_bit[1], low_bit[1], "low-bit", ENTRY)
+        add_variant(low_bit[1], "low-bit", low_bit[1], ENTRY)
 
 
 def test_stock_diffusers_loads_a_whole_low_bit_folder(checkpoint, low_bit, tmp_path):

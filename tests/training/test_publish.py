@@ -4,13 +4,11 @@ import pytest
 
 from core.errors import CheckpointError, InputError
 from training.publish import add_variant
-from training.teacher import new_transformer
 
 
-def add(folder, name, **changes):
-    settings = {"num_steps": 4, "guidance": 1.0, "scheduler": "ddim", **changes}
-    network = new_transformer(width=32, depth=1, latent_channels=12, latent_size=16)
-    return add_variant(folder, name, network, origin={"parent": "teacher"}, **settings)
+def add(folder, name, *, is_default=False, **changes):
+    entry = {"steps": 4, "guidance": 1.0, "scheduler": "ddim", "parent": "default", **changes}
+    return add_variant(folder, name, folder / "transformer", entry, is_default=is_default)
 
 
 @pytest.fixture
@@ -23,11 +21,11 @@ def pipeline_folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_without_variants_gets_its_teacher_listed_first(pipeline_folder):
+def test_a_folder_without_variants_gets_its_own_listed_first(pipeline_folder):
     home = add(pipeline_folder, "rdd-4")
     manifest = json.loads((pipeline_folder / "variants.json").read_text())
-    assert manifest["default"] == "teacher"
-    assert list(manifest["variants"]) == ["teacher", "rdd-4"]
+    assert manifest["default"] == "default"
+    assert list(manifest["variants"]) == ["default", "rdd-4"]
     entry = manifest["variants"]["rdd-4"]
     assert (entry["folder"], entry["steps"], entry["scheduler"]) == (home.name, 4, "ddim")
     assert {"vae/weights.safetensors", "text_encoder/weights.safetensors"} < entry["sha256"].keys()
@@ -36,15 +34,15 @@ def test_a_folder_without_variants_gets_its_teacher_listed_first(pipeline_folder
 
 def test_a_variant_is_replaced_and_may_become_the_default(pipeline_folder):
     add(pipeline_folder, "rdd-4")
-    add(pipeline_folder, "rdd-4", num_steps=2, is_default=True)
+    add(pipeline_folder, "rdd-4", steps=2, is_default=True)
     manifest = json.loads((pipeline_folder / "variants.json").read_text())
     assert manifest["default"] == "rdd-4"
     assert manifest["variants"]["rdd-4"]["steps"] == 2
     assert len(manifest["variants"]) == 2
 
 
-def test_names_that_leave_the_folder_or_hide_the_teacher_are_refused(pipeline_folder, tmp_path):
-    for name in ("../x", "teacher", "", "a b"):
+def test_names_that_leave_the_folder_or_hide_its_own_are_refused(pipeline_folder, tmp_path):
+    for name in ("../x", "default", "", "a b"):
         with pytest.raises(InputError, match="cannot name a variant"):
             add(pipeline_folder, name)
     with pytest.raises(CheckpointError, match=r"model_index\.json"):

@@ -3,13 +3,13 @@ import pytest
 import torch
 from diffusers import AutoencoderDC, DiffusionPipeline
 
-from core.errors import CheckpointError, InputError, UnknownNameError
+from core.errors import CheckpointError, InputError
 from core.seeding import numpy_generator, torch_generator
 from scenes.captions import caption
 from scenes.compose import sample_scene
 from training.autoencoder import AutoencoderMethod, CropSource, new_autoencoder
 from training.data import LatentSource, encode_scenes
-from training.recipes import AUTOENCODER_RECIPES, configured, train_autoencoder, train_teacher
+from training.recipes import train_autoencoder, train_teacher
 from training.teacher import (
     LAYOUT_WEIGHT,
     TeacherMethod,
@@ -234,18 +234,6 @@ def test_autoencoder_trains_from_the_command_and_is_a_diffusers_folder(tmp_path)
     )
     assert AutoencoderDC.from_pretrained(folder).config.latent_channels == 12
     assert (tmp_path / "run" / "run.json").is_file()
-
-
-def test_settings_are_changed_by_name_and_type():
-    assert configured(AUTOENCODER_RECIPES, "cpu", ["batch_size=3"]).batch_size == 3
-    with pytest.raises(UnknownNameError, match="batch_size"):
-        configured(AUTOENCODER_RECIPES, "cpu", ["batch_sise=3"])
-    with pytest.raises(UnknownNameError, match="cpu, gpu"):
-        configured(AUTOENCODER_RECIPES, "tpu", [])
-    with pytest.raises(InputError, match="takes a int"):
-        configured(AUTOENCODER_RECIPES, "cpu", ["batch_size=three"])
-    with pytest.raises(InputError, match="field=value"):
-        configured(AUTOENCODER_RECIPES, "cpu", ["batch_size"])
 
 
 def test_missing_autoencoder_says_how_to_make_one(tmp_path):
