@@ -94,6 +94,32 @@ def model(
         _merge(output, figures)
 
 
+@app.command(epilog="Example: [bold]fewstroke evaluate baselines --num-prompts 20[/bold]")
+def baselines(
+    *,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts per category.")] = 50,
+    output: Output = None,
+) -> None:
+    """Judge pictures whose score is known before: a blank canvas, chance, and the renderer."""
+    from functools import partial
+
+    from evaluation.baselines import BASELINES
+    from evaluation.model import judge_pictures, rates
+    from scenes.judge import SceneJudge
+    from scenes.sprites import SpriteSheet
+
+    sprites = SpriteSheet()
+    judge = SceneJudge(sprites)
+    figures: dict[str, object] = {}
+    for name, paint in BASELINES.items():
+        judged = judge_pictures(partial(paint, sheet=sprites), judge, num_prompts=num_prompts)
+        table = rates(judged)
+        _show(f"Baseline: {name}", table)
+        figures |= {f"{name}_{what}": rate.value for what, rate in table.items()}
+    if output is not None:
+        _merge(output, figures)
+
+
 @app.command(epilog="Example: [bold]fewstroke evaluate contact-sheet sheet.png[/bold]")
 def contact_sheet(
     path: Annotated[Path, typer.Argument(help="PNG file to write.")],

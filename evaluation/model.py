@@ -1,6 +1,6 @@
 """A model, judged: its pictures of known prompts, read by the judge, category by category."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -59,6 +59,26 @@ def judge_model(
         num_steps: Denoising steps.
         guidance: Guidance scale.
     """
+
+    def paint(item: Item, seed: int) -> Image.Image:
+        spec = GenerationSpec(
+            prompt=item.prompt, seed=seed, num_steps=num_steps, guidance_scale=guidance
+        )
+        return painter.generate([spec])[0].image
+
+    return judge_pictures(paint, judge, num_prompts=num_prompts)
+
+
+def judge_pictures(
+    paint: Callable[[Item, int], Image.Image], judge: Judge, *, num_prompts: int
+) -> list[Judged]:
+    """Have every category painted, seen and unseen combinations, and judge it.
+
+    Args:
+        paint: From what is asked and a seed to a picture.
+        judge: Reads the pictures.
+        num_prompts: Prompts per category, and as many again of unseen combinations.
+    """
     asked = [
         item
         for tag in TAGS
@@ -68,10 +88,7 @@ def judge_model(
     judged = []
     with progress("Painting and judging", total=len(asked), unit="pictures") as report:
         for seed, item in enumerate(asked):
-            spec = GenerationSpec(
-                prompt=item.prompt, seed=seed, num_steps=num_steps, guidance_scale=guidance
-            )
-            image = painter.generate([spec])[0].image
+            image = paint(item, seed)
             reading = judge.read(np.asarray(image))
             is_right = satisfies(reading, item)
             judged.append(Judged(item=item, image=image, reading=reading, is_right=is_right))

@@ -49,6 +49,10 @@ GAP_PX = 4
 MIN_HIDDEN_SHARE = 0.05
 
 
+Looks = list[tuple[str, str | None]]
+"""Nouns, each with a colour or None for its own look."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
     """An axis-aligned box in fractions of the canvas, 0..1, x to the right and y down."""
@@ -130,6 +134,24 @@ def sample_scene(seed: int, *, split: Split, sheet: SpriteSheet, kind: Kind | No
             return scene
 
 
+def scene_showing(
+    looks: Looks, rng: np.random.Generator, *, relation: str | None = None, sheet: SpriteSheet
+) -> Scene:
+    """Return a scene of given things.
+
+    Args:
+        looks: What it shows, up to four things.
+        rng: Decides all else.
+        relation: One of RELATIONS, how the first stands to the second; None if they stand apart.
+        sheet: Where sprites come from.
+    """
+    kind: Kind = "relation" if relation else "single" if len(looks) == 1 else "several"
+    while True:
+        scene = _try_scene(rng, kind, sheet, looks=looks, relation=relation)
+        if scene is not None:
+            return scene
+
+
 def render(scene: Scene, sheet: SpriteSheet) -> UInt8[np.ndarray, "h w 3"]:
     """Return the painted scene, CANVAS_PX square.
 
@@ -167,12 +189,19 @@ def _draw_kind(rng: np.random.Generator, split: Split) -> Kind:
     return kinds[rng.choice(len(kinds), p=shares / shares.sum())]
 
 
-def _try_scene(rng: np.random.Generator, kind: Kind, sheet: SpriteSheet) -> Scene | None:
+def _try_scene(
+    rng: np.random.Generator,
+    kind: Kind,
+    sheet: SpriteSheet,
+    *,
+    looks: Looks | None = None,
+    relation: str | None = None,
+) -> Scene | None:
     """Return one candidate, or None if its objects do not fit or cannot be told from behind."""
     background = str(rng.choice(list(BACKGROUNDS)))
     style = str(rng.choice(STYLES, p=[0.4, 0.15, 0.15, 0.15, 0.15]))
     detail = str(rng.choice(DETAILS, p=[0.5, 0.25, 0.25]))
-    looks = _draw_looks(rng, kind)
+    looks = looks or _draw_looks(rng, kind)
     if not all(is_visible(noun, color, background, style, sheet) for noun, color in looks):
         return None
     sizes = _draw_sizes(rng, len(looks))
@@ -182,7 +211,8 @@ def _try_scene(rng: np.random.Generator, kind: Kind, sheet: SpriteSheet) -> Scen
         for (noun, color), side in zip(looks, sides, strict=True)
     ]
     shapes = [(sprite.shape[1], sprite.shape[0]) for sprite in sprites]
-    relation = str(rng.choice(RELATIONS)) if kind == "relation" else None
+    if kind == "relation":
+        relation = relation or str(rng.choice(RELATIONS))
     place = str(rng.choice(list(PLACES))) if kind == "place" else None
     corners = _place(rng, shapes, relation, place)
     if corners is None:
@@ -213,7 +243,7 @@ def _try_scene(rng: np.random.Generator, kind: Kind, sheet: SpriteSheet) -> Scen
     )
 
 
-def _draw_looks(rng: np.random.Generator, kind: Kind) -> list[tuple[str, str | None]]:
+def _draw_looks(rng: np.random.Generator, kind: Kind) -> Looks:
     nouns = [str(noun) for noun in rng.permutation(list(NOUNS))]
     if kind == "counting":
         return [(nouns[0], _draw_color(rng, 0.5))] * int(rng.integers(2, 5))

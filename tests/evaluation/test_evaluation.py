@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,9 +8,10 @@ import torch
 from PIL import Image
 
 from core.errors import UnknownNameError
+from evaluation.baselines import BASELINES
 from evaluation.intervals import wilson
 from evaluation.judge_table import CONTROLS, DISTURBANCES, judge_table
-from evaluation.model import failure_sheet, judge_model, rates
+from evaluation.model import failure_sheet, judge_model, judge_pictures, rates
 from evaluation.predicates import TAGS, Include, Item, relations, satisfies, shows_nothing_else
 from evaluation.prompts_from_scenes import items
 from evaluation.reconstructions import judge_reconstructions
@@ -191,3 +193,19 @@ def test_what_an_autoencoder_keeps_is_read_and_what_it_erases_is_not():
     assert kept.psnr_db > 50
     assert lost.readable.value == 0.0
     assert lost.psnr_db < 20
+
+
+@pytest.mark.slow
+def test_baselines_score_as_they_must():
+    sheet = SpriteSheet()
+    judge = SceneJudge(sheet)
+    right = {
+        name: [
+            each.is_right
+            for each in judge_pictures(partial(paint, sheet=sheet), judge, num_prompts=1)
+        ]
+        for name, paint in BASELINES.items()
+    }
+    assert not any(right["blank"])
+    assert sum(right["random"]) <= 2
+    assert sum(right["oracle"]) >= len(right["oracle"]) - 1
