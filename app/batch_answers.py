@@ -50,6 +50,13 @@ class EndpointAnswers:
             raise LineError(
                 code="unsupported_value", message="Batches do not stream.", param="stream"
             )
+        if body.response_format == "url":
+            raise LineError(
+                code="unsupported_value",
+                message="Links end before batches may. Leave `response_format` out, and ask for "
+                '`results: "file_id"` when the batch is created.',
+                param="response_format",
+            )
         asked = Asked(
             body=body,
             caller=await self._caller(call.owner),

@@ -49,6 +49,12 @@ class NotFoundError(InputError):
     code = "not_found"
 
 
+class MissingFieldError(InputError):
+    """A request without a field that it must have."""
+
+    code = "missing_required_parameter"
+
+
 class NotReadyError(CapacityError):
     """The server runs, but is not warm yet, or no more."""
 

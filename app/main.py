@@ -20,6 +20,7 @@ from app.access.shared_secrets import shared_secret
 from app.access.signed_urls import PictureLinks
 from app.batch_runner import make_runner
 from app.batches.batches import Batches
+from app.batches.webhooks import key_of
 from app.deps import Service
 from app.draining import DrainingServer
 from app.engine_host import EngineHost
@@ -65,6 +66,7 @@ def serve(**overrides: object) -> None:
     """
     settings = read_settings(**overrides)
     configure_logging(settings)
+    check_webhooks(settings)
     database = open_database(settings)
     check_host(settings, KeyRing(database).count()[0])
     with take_port(settings) as listener:
@@ -242,6 +244,16 @@ def make_server(app: FastAPI, settings: Settings) -> DrainingServer:
         server_header=False,
     )
     return DrainingServer(config, app, drain_timeout_s=float(settings.drain_timeout_s))
+
+
+def check_webhooks(settings: Settings) -> None:
+    """Refuse a key for webhooks that is none, before a model is loaded.
+
+    Args:
+        settings: May hold one; the ConfigError says what is wrong with it.
+    """
+    if settings.webhook_secret is not None:
+        key_of(settings.webhook_secret.get_secret_value())
 
 
 def open_database(settings: Settings) -> Database:

@@ -6,7 +6,7 @@ import signal
 import structlog
 
 from app.batch_runner import make_runner
-from app.main import load_painters, make_service, open_database
+from app.main import check_webhooks, load_painters, make_service, open_database
 from app.operations.telemetry import configure_logging
 from app.settings import read_settings
 
@@ -22,6 +22,7 @@ def work(**overrides: object) -> None:
     """
     settings = read_settings(**overrides)
     configure_logging(settings)
+    check_webhooks(settings)
     database = open_database(settings)
     painters = load_painters(settings)
 

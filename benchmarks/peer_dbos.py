@@ -9,8 +9,6 @@ completes.
 import sys
 import time
 
-from dbos import DBOS, DBOSClient
-
 QUEUE = "items"
 
 
@@ -30,6 +28,8 @@ def main(url: str, num_items: int) -> None:
         url: An empty database.
         num_items: How many workflows.
     """
+    from dbos import DBOS, DBOSClient
+
     DBOS(config={"name": "peer", "system_database_url": url, "log_level": "ERROR"})
 
     DBOS.workflow(name="nothing")(nothing)

@@ -1,27 +1,23 @@
 """`fewstroke batch`: many pictures from one file, on a server that may be stopped at any time."""
 
-import csv
-import io
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from core.errors import FewstrokeError, InputError
+from cli.batch_files import ENDPOINT, ResultFolder, from_csv
+from core.errors import FewstrokeError
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-ENDPOINT: Final = "/v1/images/generations"
 POLL_S = 1.0
 ENDED = {"completed", "failed", "expired", "cancelled"}
-SUFFIXES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg"}
-NUMBERS = {"seed": int, "steps": int, "n": int, "guidance": float}
 
 app = typer.Typer(
     help="Many pictures from one file: submit, status, watch, results, cancel.",
@@ -65,18 +61,29 @@ def submit(
     files: Annotated[
         bool, typer.Option("--files", help="Keep each picture as a file of its own.")
     ] = False,
+    window: Annotated[
+        str, typer.Option(help="Time after which what is not painted expires: 90s, 30m, 24h, 7d.")
+    ] = "24h",
+    webhook_url: Annotated[
+        str | None, typer.Option(help="Who is told when it has ended; see docs/batches.md.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a server that is starting.")
+    ] = 0.0,
     url: Url = DEFAULT_URL,
     key: Key = "none",
 ) -> None:
     """Upload a file, begin to work on it, and print the batch's id."""
     content = from_csv(file) if file.suffix.lower() == ".csv" else file
+    extensions = {"results": "file_id" if files else None, "webhook_url": webhook_url}
     with _client(url, key) as client:
+        _wait_for(client, wait)
         uploaded = client.files.create(file=content, purpose="batch")
         batch = client.batches.create(
             input_file_id=uploaded.id,
             endpoint=ENDPOINT,
-            completion_window="24h",
-            extra_body={"results": "file_id"} if files else None,
+            completion_window=cast(Literal["24h"], window),  # we take others than OpenAI does
+            extra_body={name: value for name, value in extensions.items() if value},
         )
     typer.echo(batch.id)
 
@@ -85,7 +92,9 @@ def submit(
 def status(batch_id: BatchId, *, url: Url = DEFAULT_URL, key: Key = "none") -> None:
     """Print how far a batch is."""
     with _client(url, key) as client:
-        typer.echo(describe(client.batches.retrieve(batch_id)))
+        batch = client.batches.retrieve(batch_id)
+    typer.echo(describe(batch))
+    _end_with(batch)
 
 
 @app.command(epilog=_epilog("fewstroke batch cancel batch_0123"))
@@ -101,9 +110,6 @@ def watch(batch_id: BatchId, *, url: Url = DEFAULT_URL, key: Key = "none") -> No
     with _client(url, key) as client:
         batch = _until_ended(client, batch_id)
     typer.echo(describe(batch))
-    for error in (batch.errors.data or ()) if batch.errors else ():
-        where = "" if error.line is None else f"line {error.line}: "
-        typer.echo(f"{where}{error.message} ({error.code})", err=True)
     _end_with(batch)
 
 
@@ -117,47 +123,23 @@ def results(
     url: Url = DEFAULT_URL,
     key: Key = "none",
 ) -> None:
-    """Write every picture as a file that is called as its line, and say what failed."""
+    """Write every picture, or plan, as a file called as its line, and say what failed."""
     from core.progress import progress
 
-    output.mkdir(parents=True, exist_ok=True)
-    num_pictures = 0
+    num_files = 0
     with _client(url, key) as client:
         batch = client.batches.retrieve(batch_id)
         _check_ended(batch)
+        _end_with(batch)
+        folder = ResultFolder(output, lambda file_id: client.files.content(file_id).content)
         total = batch.request_counts.completed if batch.request_counts else None
         with progress("Fetching", total=total, unit="lines") as report:
             for row in _rows(client, batch.output_file_id):
-                num_pictures += _save(client, row, output)
+                num_files += folder.save(row)
                 report.advance()
         for row in _rows(client, batch.error_file_id):
             typer.echo(f"{row['custom_id']}: {_reason(row)}", err=True)
-    typer.echo(f"{num_pictures} pictures in {output}")
-
-
-def from_csv(path: Path) -> tuple[str, bytes]:
-    """Turn a table of prompts into an input file.
-
-    Args:
-        path: A CSV file in UTF-8 with a header.
-
-    Returns:
-        Name and content of the input file; lines without a custom_id are numbered from 1.
-
-    Raises:
-        InputError: If there is no column `prompt`, or a number is none.
-    """
-    rows = csv.DictReader(io.StringIO(path.read_text("utf-8-sig")))
-    if "prompt" not in (rows.fieldnames or ()):
-        raise InputError(f"{path} has no column `prompt`.", param="file")
-    lines = []
-    for number, row in enumerate(rows, start=1):
-        body: dict[str, Any] = {name: text for name, text in row.items() if name and text}
-        name = body.pop("custom_id", str(number))
-        for field in NUMBERS.keys() & body.keys():
-            body[field] = _number(field, body[field], number)
-        lines.append({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body})
-    return f"{path.stem}.jsonl", "\n".join(map(json.dumps, lines)).encode()
+    typer.echo(f"{num_files} files in {output}")
 
 
 def describe(batch: "Batch") -> str:
@@ -192,6 +174,9 @@ def _until_ended(client: "OpenAI", batch_id: str) -> "Batch":
 
 
 def _end_with(batch: "Batch") -> None:
+    for error in (batch.errors.data or ()) if batch.errors else ():
+        where = "" if error.line is None else f"line {error.line}: "
+        typer.echo(f"{where}{error.message} ({error.code})", err=True)
     if batch.status == "failed":
         raise typer.Exit(1)
 
@@ -215,35 +200,20 @@ def _rows(client: "OpenAI", file_id: str | None) -> Iterator[dict[str, Any]]:
                 yield json.loads(text)
 
 
-def _save(client: "OpenAI", row: dict[str, Any], output: Path) -> int:
-    import base64
-
-    data = row["response"]["body"]["data"]
-    for index, picture in enumerate(data):
-        if picture.get("b64_json"):
-            content = base64.b64decode(picture["b64_json"])
-        else:
-            content = client.files.content(picture["file_id"]).content
-        suffix = next((s for start, s in SUFFIXES.items() if content.startswith(start)), ".bin")
-        # a custom_id may hold anything; a file name may not
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in row["custom_id"])
-        number = f"_{index + 1}" if len(data) > 1 else ""
-        (output / f"{name.lstrip('.')[:150]}{number}{suffix}").write_bytes(content)
-    return len(data)
-
-
 def _reason(row: dict[str, Any]) -> str:
     error = row["error"] or row["response"]["body"]["error"]
     return str(error["message"])
 
 
-def _number(field: str, text: str, number: int) -> float:
-    try:
-        return NUMBERS[field](text)
-    except ValueError as error:
-        raise InputError(
-            f"Row {number}: {field} is {text!r}, and no number.", param=field
-        ) from error
+def _wait_for(client: "OpenAI", seconds: float) -> None:
+    from openai import APIConnectionError
+
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        with suppress(APIConnectionError):
+            client.with_options(max_retries=0).models.list()
+            return
+        time.sleep(POLL_S)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class BatchOrder:
         endpoint: What all of them are requests to.
         completion_window: How long it may take: a number and s, m, h or d ("24h").
         metadata: Words of the caller, kept and shown.
-        results: How pictures are delivered: "b64_json", "url" or "file_id".
+        results: How pictures are delivered: "b64_json" or "file_id".
         output_expires_after_s: Seconds after which its files are deleted; None keeps them.
         webhook_url: Who is told when it has ended; None for the server's own address, if any.
     """

@@ -224,7 +224,7 @@ def parse_line(raw: bytes, number: int) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise LineError(
-            code="invalid_json_line", message="This line is not valid JSON.", line=number
+            code="invalid_json_line", message=f"This line is not valid JSON: {error}.", line=number
         ) from error
     if not isinstance(request, dict):
         raise LineError(

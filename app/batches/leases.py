@@ -39,11 +39,12 @@ class Item:
         custom_id: What the caller calls it.
         owner: Whose batch it is.
         endpoint: What the line is a request to.
-        results: How pictures are delivered: "b64_json", "url" or "file_id".
+        results: How pictures are delivered: "b64_json" or "file_id".
         input_path: Where in storage the input file lies.
         start: Where in the file the line begins, in bytes.
         num_bytes: How long it is.
         tries: Leases so far, this one included.
+        output_expires_after_s: Seconds after which its pictures are deleted, where they are files.
     """
 
     batch_id: str
@@ -56,6 +57,7 @@ class Item:
     start: int
     num_bytes: int
     tries: int
+    output_expires_after_s: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,7 +273,13 @@ class Leases:
             .execution_options(synchronize_session=False)
         ).all()
         batch = session.execute(
-            select(Batch.owner, Batch.endpoint, Batch.results, File.path.label("input_path"))
+            select(
+                Batch.owner,
+                Batch.endpoint,
+                Batch.results,
+                Batch.output_expires_after_s,
+                File.path.label("input_path"),
+            )
             .join(File, File.id == Batch.input_file_id)
             .where(Batch.id == batch_id)
         ).one()

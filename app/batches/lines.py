@@ -204,8 +204,12 @@ def _as_file(
     if not isinstance(encoded, str):
         return dict(picture)
     content = base64.b64decode(encoded)
-    name = f"{item.custom_id}_{len(stored)}" if stored else item.custom_id
-    file = files.draft(owner=item.owner, filename=name, purpose=OUTPUT_PURPOSE)
+    file = files.draft(
+        owner=item.owner,
+        filename=f"{item.custom_id}_{len(stored)}" if stored else item.custom_id,
+        purpose=OUTPUT_PURPOSE,
+        expires_after_s=item.output_expires_after_s,
+    )
     with files.store.writing(file.path) as blob:
         blob.write(content)
     stored[file.id] = len(content)

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 
 from app.deps import CallerDep, ServiceDep
+from app.errors import MissingFieldError
 from app.schemas.batches import (
     MAX_LIFETIME_S,
     MIN_LIFETIME_S,
@@ -160,7 +161,11 @@ def _fields(form: FormData) -> tuple[UploadFile, str, int | None]:
             raise InputError(f"Unknown field {name[:80]!a}.", param=name[:80])
     upload, purpose = form.get("file"), form.get("purpose")
     if not isinstance(upload, UploadFile):
-        raise InputError("`file` is required, as a file of a multipart form.", param="file")
+        raise MissingFieldError("`file` is required, as a file of a multipart form.", param="file")
+    if purpose is None:
+        raise MissingFieldError(
+            f"`purpose` is required: one of {', '.join(PURPOSES)}.", param="purpose"
+        )
     if purpose not in PURPOSES:
         raise InputError(
             f"`purpose` must be one of {', '.join(PURPOSES)}, not {str(purpose)[:40]!a}.",

@@ -38,8 +38,9 @@ class BlobStore:
     """
 
     def __init__(self, url: str) -> None:
+        self._failures: tuple[type[Exception], ...] = (OSError,)
         try:
-            _prefer_obstore(url)
+            self._failures += _prefer_obstore(url)
             file_system, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"Storage {url!r}: {error}.", param="storage") from error
@@ -59,7 +60,7 @@ class BlobStore:
         path = self._path(name)
         try:
             await asyncio.to_thread(self._write, path, content)
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not take a file of {len(content)} bytes: {_reason(error)}."
             ) from error
@@ -77,7 +78,7 @@ class BlobStore:
             content = await asyncio.to_thread(self._files.cat_file, self._path(name))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not give a file back: {_reason(error)}."
             ) from error
@@ -103,7 +104,7 @@ class BlobStore:
                     yield chunk
             finally:
                 await asyncio.to_thread(stream.close)
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not give a file back: {_reason(error)}."
             ) from error
@@ -130,7 +131,7 @@ class BlobStore:
             found = await asyncio.to_thread(self._files.ls, self._path(folder), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not list its files: {_reason(error)}."
             ) from error
@@ -177,13 +178,13 @@ class BlobStore:
                 if self._is_local:
                     os.fsync(stream.fileno())
             is_whole = True
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not take a file: {_reason(error)}."
             ) from error
         finally:
             if not is_whole:
-                with suppress(OSError):
+                with suppress(*self._failures):
                     self._files.rm(path)
 
     @contextmanager
@@ -202,7 +203,7 @@ class BlobStore:
         try:
             with self._files.open(self._path(name), "rb") as stream:
                 yield stream
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not give a file back: {_reason(error)}."
             ) from error
@@ -220,7 +221,7 @@ class BlobStore:
             self._files.rm(self._path(name), recursive=True)
         except FileNotFoundError:
             return
-        except OSError as error:
+        except self._failures as error:
             raise StorageUnavailableError(
                 f"The storage did not delete a file: {_reason(error)}."
             ) from error
@@ -248,15 +249,18 @@ class BlobStore:
         return f"{self._root}/{name}"
 
 
-def _prefer_obstore(url: str) -> None:
+def _prefer_obstore(url: str) -> tuple[type[Exception], ...]:
     # fsspec's own way to object stores takes a package for each; obstore, an extra, knows all
     protocol = url.partition("://")[0]
-    if protocol in OBJECT_STORES and find_spec("obstore") is not None:
-        from obstore.fsspec import register
+    if protocol not in OBJECT_STORES or find_spec("obstore") is None:
+        return ()
+    from obstore.exceptions import BaseError
+    from obstore.fsspec import register
 
-        register(protocol)
+    register(protocol)
+    return (BaseError,)
 
 
-def _reason(error: OSError) -> str:
-    # the text of an OSError holds paths, which are nobody's business outside
-    return error.strerror or type(error).__name__
+def _reason(error: Exception) -> str:
+    # the text of an error holds paths, which are nobody's business outside
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -1,13 +1,15 @@
 """`fewstroke batch`, from a table of prompts to a folder of pictures."""
 
 import json
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cli.batch import from_csv
+from cli.batch_files import ResultFolder, from_csv
 from cli.main import build_app
 from core.errors import FewstrokeError, InputError
 from tests.app.conftest import SteppedPainter, running_server
@@ -34,7 +36,7 @@ def test_a_table_of_prompts_becomes_a_folder_of_pictures(
         batch_id = batch("submit", str(table), *(["--files"] if as_files else [])).strip()
         assert "completed: 2 of 3 painted, 1 failed" in batch("watch", batch_id)
         assert batch_id in batch("status", batch_id)
-        assert "3 pictures" in batch("results", batch_id, "-o", str(tmp_path / "out"))
+        assert "3 files" in batch("results", batch_id, "-o", str(tmp_path / "out"))
         with pytest.raises(FewstrokeError, match="Cannot cancel"):
             batch("cancel", batch_id)
     made = sorted((tmp_path / "out").iterdir())
@@ -78,9 +80,36 @@ def test_a_table_becomes_requests(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("table", ["words\na\n", "prompt,seed\na,seven\n"])
-def test_a_table_that_is_none_is_refused(tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (b"words\na\n", "no column 'prompt'; its header is words"),
+        (b"prompt;seed\na;1\n", "prompt;seed"),
+        (b"prompt,sed\na,1\n", "unknown column 'sed'"),
+        (b"prompt,seed\na,seven\n", "seed is 'seven'"),
+        (b"prompt\na red apple, watercolor\n", "commas into quotes"),
+        (b"prompt\nr\xe9d\n", "not UTF-8"),
+        (b"", "header is empty"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, table: bytes, told: str) -> None:
     path = tmp_path / "p.csv"
-    path.write_text(table)
-    with pytest.raises(InputError):
+    path.write_bytes(table)
+    with pytest.raises(InputError, match=told):
         from_csv(path)
+
+
+def test_no_result_takes_the_place_of_another(tmp_path: Path) -> None:
+    def row(name: str, *contents: str) -> dict[str, Any]:
+        pictures = [{"b64_json": b64encode(each.encode()).decode()} for each in contents]
+        return {"custom_id": name, "response": {"body": {"data": pictures}}}
+
+    folder = ResultFolder(tmp_path / "out", str.encode)
+    rows = [row("a/b", "1"), row("a_b", "2"), row("y", "3", "4"), row("y_1", "5"), row("..", "6")]
+    assert sum(map(folder.save, rows)) == 6
+    by_id = {"custom_id": "f", "response": {"body": {"data": [{"file_id": "7"}]}}}
+    plan = {"custom_id": "a_b", "response": {"body": {"plan": 8}}}
+    assert folder.save(by_id) + folder.save(plan) == 2
+    contents = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert sorted(contents.values()) == ["1", "2", "3", "4", "5", "6", "7", '{\n "plan": 8\n}']
+    assert {"a_b.bin", "a_b_2.bin", "y_1.bin", "y_1_2.bin", "_.bin", "a_b_3.json"} < contents.keys()
