@@ -30,8 +30,11 @@ from scenes.readings import Reading, SeenObject, look_word, size_word
 from scenes.sprites import SpriteSheet
 from scenes.vocabulary import CANVAS_PX, STYLES
 
-# Above this share of unexplained error an object has no name.
-MAX_UNEXPLAINED = 0.42
+# Above this share of unexplained error an object has no name: its best look is hardly better than
+# none. Painted things are rough; a person names them long before they fit like a print.
+MAX_UNEXPLAINED = 0.85
+# Up to this share an object is understood well enough to speak for crumbs beside it, and for style.
+WELL_EXPLAINED = 0.42
 # Several objects must explain a part this much better than one alone.
 MIN_STACK_GAIN = 0.7
 # A style that its backdrop speaks against must explain this much better.
@@ -109,7 +112,7 @@ class SceneJudge:
     def _is_explained(
         self, ground: Ground, part: Bool[np.ndarray, "h w"], found: list[Found]
     ) -> bool:
-        fits = tuple(each.fit for each in found if each.unexplained <= MAX_UNEXPLAINED)
+        fits = tuple(each.fit for each in found if each.unexplained <= WELL_EXPLAINED)
         painted = paint(self._bank, ground.canvas, fits)
         left = np.abs(ground.image - painted)[part].sum()
         return bool(left < EXPLAINED_CRUMB * np.abs(ground.image - ground.canvas)[part].sum())
@@ -206,7 +209,7 @@ def _vote(found: list[Found]) -> tuple[str | None, str | None]:
     styles: defaultdict[str, float] = defaultdict(float)
     details: defaultdict[str, float] = defaultdict(float)
     for each in found:
-        if each.unexplained <= MAX_UNEXPLAINED:
+        if each.unexplained <= WELL_EXPLAINED:
             pose = each.fit.pose
             trust = 1 - each.unexplained
             styles[pose.look.style] += trust
