@@ -94,6 +94,32 @@ def model(
         _merge(output, figures)
 
 
+@app.command(epilog="Example: [bold]fewstroke evaluate autoencoder --num-scenes 100[/bold]")
+def autoencoder(
+    *,
+    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = (
+        "checkpoints/emoji-scenes"
+    ),
+    num_scenes: Annotated[int, typer.Option(min=1, help="Scenes to encode and decode.")] = 100,
+    output: Output = None,
+) -> None:
+    """Judge whether scenes are still read after the autoencoder: the ceiling of all behind it."""
+    from evaluation.reconstructions import judge_reconstructions
+    from pipelines.components import load_components
+    from pipelines.store import open_checkpoint
+    from scenes.judge import SceneJudge
+    from scenes.sprites import SpriteSheet
+
+    sprites = SpriteSheet()
+    vae = load_components(open_checkpoint(path), device="cpu").vae
+    seen = judge_reconstructions(vae, SceneJudge(sprites), sprites, num_scenes=num_scenes)
+    _show(f"After the autoencoder of {path}", {"read exactly": seen.readable})
+    typer.echo(f"{seen.psnr_db:.1f} dB over {num_scenes} scenes that training never met")
+    if output is not None:
+        figures = {"autoencoder_readable": seen.readable.value, "autoencoder_psnr_db": seen.psnr_db}
+        _merge(output, figures)
+
+
 @app.command(epilog="Example: [bold]fewstroke evaluate baselines --num-prompts 20[/bold]")
 def baselines(
     *,

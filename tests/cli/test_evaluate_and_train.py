@@ -47,5 +47,8 @@ def test_training_refuses_what_it_does_not_know(tmp_path):
 
 @pytest.mark.parametrize("group", ["train", "evaluate"])
 def test_help_teaches_by_example(group):
-    for command in {"train": ("autoencoder", "teacher"), "evaluate": ("judge", "model")}[group]:
+    for command in {
+        "train": ("autoencoder", "teacher"),
+        "evaluate": ("judge", "model", "autoencoder", "baselines"),
+    }[group]:
         assert "Example" in call(group, command, "--help").output

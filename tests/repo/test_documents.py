@@ -1,11 +1,16 @@
 """What the documents say is what the repository does."""
 
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from cli.main import build_app
 
 TEXT_SUFFIXES = {
     ".cfg", ".css", ".html", ".ini", ".js", ".json", ".jsonl", ".md", ".py", ".sh", ".toml", ".txt",
@@ -103,3 +108,28 @@ def test_constraints_pin_every_dependency_exactly(repository):
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins), "name==version, no build"
     assert wanted <= {pin.partition("==")[0] for pin in pins}
+
+
+def test_every_fewstroke_command_in_the_documents_exists(documents):
+    commands = get_command(build_app())
+    used = {
+        (document.name, words)
+        for document in documents
+        if document.name not in {"CHANGELOG.md", "log.md", "reference.md"}  # past, and generated
+        for line in re.sub(r"\\\n\s*", " ", document.read_text("utf-8")).splitlines()
+        for words in re.findall(r"(?:^|[`(/ ])fewstroke ((?:[a-z-]+ ?)+[^`|;#)]*)", line)
+    }
+    missing = {(name, words) for name, words in used if not _is_known(commands, shlex.split(words))}
+    assert len(used) > 30
+    assert not missing
+
+
+def _is_known(command: Any, words: list[str]) -> bool:
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        found = command.commands.get(words[0])
+        if found is None:
+            return False
+        command, words = found, words[1:]
+    known = {name for each in command.params for name in [*each.opts, *each.secondary_opts]}
+    known |= {"--help", "-h"}
+    return all(word.partition("=")[0] in known for word in words if re.match(r"--?[a-z]", word))
