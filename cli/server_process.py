@@ -19,7 +19,7 @@ POLL_S = 0.1
 
 LOW_PORTS = range(20_000, 32_000)
 """Where free ports are looked for: below those that systems give to outgoing connections. A client
-that knocks at one of these while its server restarts may be given that very port for its own end:
+that knocks at one of those while its server restarts may be given that very port for its own end:
 it is then connected to itself, and the server cannot come back.
 """
 

@@ -199,3 +199,12 @@ def test_an_error_of_memory_counts_and_a_full_queue_does_not(lab: Lab) -> None:
     full = to_outcome(item, QueueFullError("Full.", retry_after_s=3.0))
     assert (full.delay_s, full.counts) == (3.0, False)  # type: ignore[union-attr]
     assert to_outcome(item, DeviceMemoryError("Large.")).counts  # type: ignore[union-attr]
+
+
+def test_pictures_that_are_files_expire_with_the_output(lab: Lab) -> None:
+    batch = lab.submit(*lines(2), results="file_id", output_expires_after_s=7200)
+    work(lab, lab.runner(), until=is_ended(lab, batch))
+    for row in lab.output(finished(lab, batch)):
+        [picture] = row["response"]["body"]["data"]
+        file = lab.files.get(picture["file_id"], owner=batch.owner)
+        assert file.expires_at == pytest.approx(file.created_at + 7200)
