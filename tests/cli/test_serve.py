@@ -128,3 +128,12 @@ def _wait_for_line(server: ServerProcess, part: str) -> None:
             return
         time.sleep(0.01)
     pytest.fail(f"no {part} in the log")
+
+
+def test_a_bad_webhook_key_is_told_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FEWSTROKE_WEBHOOK_SECRET", "abc")
+    monkeypatch.setattr(app.main, "configure_logging", lambda _settings: None)
+    with pytest.raises(ConfigError, match="whsec_"):
+        app.main.serve(model="missing", port=0)

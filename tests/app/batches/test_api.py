@@ -57,6 +57,17 @@ def results(client: OpenAI, file_id: str | None) -> dict[str, Any]:
     return {row["custom_id"]: row for row in map(json.loads, text.splitlines())}
 
 
+def test_lines_that_want_a_stream_or_a_link_fail_by_name(client: OpenAI) -> None:
+    done = ended(client, submit(client, line("s", stream=True), line("u", response_format="url")))
+    failed = results(client, done.error_file_id)
+    bodies = {name: row["response"]["body"]["error"] for name, row in failed.items()}
+    assert {name: body["param"] for name, body in bodies.items()} == {
+        "s": "stream",
+        "u": "response_format",
+    }
+    assert "file_id" in bodies["u"]["message"]
+
+
 def test_a_batch_paints_every_line_as_a_live_request_would(client: OpenAI) -> None:
     content = [line("seeded", seed=7), line("unseeded"), line("two", n=2, seed=3)]
     batch = submit(client, *content, metadata={"for": "spring"})
