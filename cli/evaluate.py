@@ -100,10 +100,16 @@ def autoencoder(
     path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = (
         "checkpoints/emoji-scenes"
     ),
+    alone: Annotated[
+        Path | None,
+        typer.Option("--autoencoder", help="Folder of an autoencoder instead of a checkpoint."),
+    ] = None,
     num_scenes: Annotated[int, typer.Option(min=1, help="Scenes to encode and decode.")] = 100,
     output: Output = None,
 ) -> None:
     """Judge whether scenes are still read after the autoencoder: the ceiling of all behind it."""
+    from diffusers import AutoModel
+
     from evaluation.reconstructions import judge_reconstructions
     from pipelines.components import load_components
     from pipelines.store import open_checkpoint
@@ -111,9 +117,12 @@ def autoencoder(
     from scenes.sprites import SpriteSheet
 
     sprites = SpriteSheet()
-    vae = load_components(open_checkpoint(path), device="cpu").vae
+    if alone is None:
+        vae = load_components(open_checkpoint(path), device="cpu").vae
+    else:
+        vae = AutoModel.from_pretrained(alone, use_safetensors=True, local_files_only=True).eval()
     seen = judge_reconstructions(vae, SceneJudge(sprites), sprites, num_scenes=num_scenes)
-    _show(f"After the autoencoder of {path}", {"read exactly": seen.readable})
+    _show(f"After the autoencoder of {alone or path}", {"read exactly": seen.readable})
     typer.echo(f"{seen.psnr_db:.1f} dB over {num_scenes} scenes that training never met")
     if output is not None:
         figures = {"autoencoder_readable": seen.readable.value, "autoencoder_psnr_db": seen.psnr_db}

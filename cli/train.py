@@ -31,13 +31,21 @@ def autoencoder(
     *,
     recipe: Recipe = "cpu",
     run_dir: RunDir = Path("runs/autoencoder"),
+    decoder_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="Autoencoder whose decoder learns on, alone: latents stay, teachers keep working."
+        ),
+    ] = None,
     changes: Set = None,
     minutes: Minutes = None,
 ) -> None:
     """Train the picture autoencoder on random crops of drawn scenes."""
     from training.recipes import train_autoencoder
 
-    folder = train_autoencoder(recipe, run_dir, changes or [], minutes=minutes)
+    folder = train_autoencoder(
+        recipe, run_dir, changes or [], minutes=minutes, decoder_of=decoder_of
+    )
     typer.echo(f"Autoencoder with averaged weights: {folder}")
 
 

@@ -5,7 +5,7 @@ student's picture, and has the terms weighed, logged and summed by `judged`.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, cast
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core.devices import peak_bytes
+from core.fusing import fused
 from distill.noise import NoiseSchedule
 from distill.stages import Stage
 from distill.tasks import Heard, Task
@@ -87,9 +88,14 @@ class StudentMethod(Method):
         self.register_buffer("num_taught", torch.zeros((), dtype=torch.long))
         self.register_buffer("grid", noise.grid(stage.teacher_steps), persistent=False)
         self._clock: float | None = None
+        self._forward: dict[str, Callable[..., Any]] = dict(self.roles.items())
         # Frozen networks stand in their folders; a checkpoint need not hold them again.
         self.register_state_dict_post_hook(_drop_frozen)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_miss_no_frozen)  # type: ignore[no-untyped-call]
+
+    def fuse(self) -> None:
+        """Fuse the operations of student and teacher from now on: minutes first, then faster."""
+        self._forward |= {role: fused(self.roles[role]) for role in ("student", "teacher")}
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return what the method finds wrong with the student on a batch."""
@@ -176,7 +182,7 @@ class StudentMethod(Method):
             times: How noisy, per picture.
             words: What it listens to.
         """
-        velocity = self.task.predict(self.roles["student"], noisy, times, words)
+        velocity = self.task.predict(self._forward["student"], noisy, times, words)
         return self.noise.clean(noisy, velocity, times)
 
     def squared_error(self, pair: Pair) -> Float[Tensor, ""]:
@@ -238,7 +244,7 @@ class StudentMethod(Method):
     def _teacher_velocity(
         self, noisy: Tensor, times: Tensor, words: Heard, nothing: Heard
     ) -> Tensor:
-        teacher, scale = self.roles["teacher"], self.stage.guidance
+        teacher, scale = self._forward["teacher"], self.stage.guidance
         if scale == 1:
             return self.task.predict(teacher, noisy, times, words)
         both = {name: torch.cat([nothing[name], words[name]]) for name in words}

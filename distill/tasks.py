@@ -4,7 +4,7 @@ Methods see pictures, times and keyword arguments for the network, and so need n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,12 +43,16 @@ class Task(ABC):
         """
 
     def predict(
-        self, network: nn.Module, noisy: Float[Tensor, "b c h w"], times: Tensor, heard: Heard
+        self,
+        network: Callable[..., Any],
+        noisy: Float[Tensor, "b c h w"],
+        times: Tensor,
+        heard: Heard,
     ) -> Float[Tensor, "b c h w"]:
         """Ask a diffusers network for the velocity, in float32.
 
         Args:
-            network: A transformer or UNet.
+            network: A transformer or UNet, or its fused forward pass.
             noisy: Noisy pictures.
             times: One per picture.
             heard: Keyword arguments, one row per picture.

@@ -151,13 +151,17 @@ def _digests(checkpoint: Path, folders: Sequence[Path]) -> dict[str, str]:
 
 def load_published(
     folder: Path, *, transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel
-) -> None:
+) -> Mapping[str, float]:
     """Give networks the weights of a published checkpoint.
 
     Args:
         folder: A checkpoint that `publish_teacher` wrote.
         transformer: Takes the teacher's weights.
         text_encoder: Takes the text encoder's.
+
+    Returns:
+        What training those weights took, the teacher's "metrics" in variants.json: "samples_seen"
+        and "train_hours".
 
     Raises:
         CheckpointError: If the folder is missing or its networks have another shape.
@@ -175,3 +179,5 @@ def load_published(
                 f"{file} does not fit this recipe: {error}. Use the width and depth it was "
                 "trained with."
             ) from error
+    own = [v for v in _manifest(folder)["variants"].values() if v["folder"] == OWN_TRANSFORMER]
+    return dict(own[0].get("metrics", {})) if own else {}

@@ -1,5 +1,6 @@
 """Recipes: named settings for the shipped model's training, and the two runs themselves."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,12 @@ TEACHER_RECIPES = {
 
 
 def train_autoencoder(
-    recipe: str, run_dir: Path, changes: list[str], *, minutes: float | None = None
+    recipe: str,
+    run_dir: Path,
+    changes: list[str],
+    *,
+    minutes: float | None = None,
+    decoder_of: Path | None = None,
 ) -> Path:
     """Train, or go on training, the autoencoder.
 
@@ -120,13 +126,16 @@ def train_autoencoder(
         run_dir: Folder of the run.
         changes: "field=value" settings over the recipe.
         minutes: Stop after this long, with a checkpoint.
+        decoder_of: A trained autoencoder whose decoder learns on, alone: its encoder stays as it
+            is, and so do latents and all that was trained on them.
 
     Returns:
-        Folder of the averaged autoencoder, in diffusers' format.
+        Folder of the averaged autoencoder, in diffusers' format. A decoder_of without an
+        autoencoder is a CheckpointError.
     """
     settings = configured(AUTOENCODER_RECIPES, recipe, changes)
+    network = new_autoencoder() if decoder_of is None else _load_autoencoder(decoder_of)
     sheet = SpriteSheet()
-    network = new_autoencoder()
     loop = LoopConfig(
         num_steps=settings.num_steps,
         optimizer=OptimizerConfig(learning_rate=settings.learning_rate),
@@ -135,7 +144,7 @@ def train_autoencoder(
     )
     write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
     run(
-        AutoencoderMethod(network),
+        AutoencoderMethod(network, keeps_encoder=decoder_of is not None),
         CropSource(
             sheet, batch_size=settings.batch_size, crop_px=settings.crop_px, seed=settings.seed
         ),
@@ -170,17 +179,10 @@ def train_teacher(
             checkpoint of its own goes on from that.
 
     Returns:
-        The servable checkpoint's folder.
-
-    Raises:
-        CheckpointError: If the autoencoder's folder is missing.
+        The servable checkpoint's folder. A missing autoencoder is a CheckpointError.
     """
     settings = configured(TEACHER_RECIPES, recipe, changes)
-    if not (autoencoder_dir / "config.json").is_file():
-        raise CheckpointError(
-            f"No autoencoder in {autoencoder_dir}. Train one: fewstroke train autoencoder"
-        )
-    autoencoder = AutoencoderDC.from_pretrained(autoencoder_dir, use_safetensors=True)
+    autoencoder = _load_autoencoder(autoencoder_dir)
     processes = PartialState(cpu=best_device().type == "cpu")
     with processes.main_process_first():  # the others find the scenes encoded
         source = _latents(settings, autoencoder, run_dir.parent / "latents")
@@ -188,8 +190,7 @@ def train_teacher(
     networks: dict[str, Any] = {
         role: method.roles[role] for role in ("transformer", "text_encoder")
     }
-    if start_from is not None:
-        load_published(start_from, **networks)
+    before = {} if start_from is None else load_published(start_from, **networks)
     loop = _teacher_loop(settings, minutes)
     if processes.is_main_process:
         write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
@@ -202,18 +203,27 @@ def train_teacher(
             tokenizer=tokenizer,
             autoencoder=autoencoder,
             scheduler=scheduler,
-            origin=_origin(done),
+            origin=_origin(done, before),
             **networks,
         )
     processes.wait_for_everyone()
     return home
 
 
-def _origin(done: Progress) -> dict[str, object]:
+def _load_autoencoder(folder: Path) -> AutoencoderDC:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"No autoencoder in {folder}. Train one: fewstroke train autoencoder")
+    return AutoencoderDC.from_pretrained(folder, use_safetensors=True)
+
+
+def _origin(done: Progress, before: Mapping[str, float]) -> dict[str, object]:
     return {
         "method": "velocity prediction and layouts, from scratch",
         "data": "emoji scenes, split train",
-        "metrics": {"samples_seen": done.num_samples, "train_hours": round(done.hours, 2)},
+        "metrics": {
+            "samples_seen": int(before.get("samples_seen", 0)) + done.num_samples,
+            "train_hours": round(before.get("train_hours", 0) + done.hours, 2),
+        },
     }
 
 

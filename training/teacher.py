@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
+from core.fusing import fused
 from core.seeding import torch_generator
 from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES
 from training.method import Batch, Method, Phase, StepOutput
@@ -102,9 +103,7 @@ class TeacherMethod(Method):
         blocks = transformer.transformer_blocks
         blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep_tokens)
         # The compiled twin shares its weights; what samples and publishes stays plain.
-        self._compiled: Callable[..., Any] | None = (
-            torch.compile(transformer.forward) if compiles else None
-        )
+        self._compiled: Callable[..., Any] | None = fused(transformer) if compiles else None
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return the velocity and layout errors on a batch of latents, captions and layouts."""
@@ -114,11 +113,6 @@ class TeacherMethod(Method):
         noisy = self._scheduler.add_noise(latents, noise, timesteps)
         target = self._scheduler.get_velocity(latents, noise, timesteps)
         words, mask = self.encode(batch["captions"])
-        if self._compiled is not None:
-            from torch._dynamo import mark_dynamic  # seconds to import, for who compiles
-
-            for each in (words, mask):  # captions differ in length: one graph for all of them
-                mark_dynamic(each, 1)
         predict = self._compiled or self.roles["transformer"]
         velocity = predict(
             noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps

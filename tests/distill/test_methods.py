@@ -251,3 +251,16 @@ def test_impossible_settings_are_refused():
 def test_a_projector_is_a_function_of_its_seed():
     assert same(state(new_projector(6, seed=1)), state(new_projector(6, seed=1)))
     assert not same(state(new_projector(6, seed=1)), state(new_projector(6, seed=2)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+def test_fused_networks_find_the_same_errors(noise):
+    plain, quick = make("progressive", noise), make("progressive", noise)
+    quick.fuse()
+    found = [
+        each.step("distill", pixel_batch(0), torch_generator(0, "fused")).loss
+        for each in (plain, quick)
+    ]
+    torch.testing.assert_close(found[1], found[0])
+    found[1].backward()
+    assert all(w.grad is not None for w in quick.roles["student"].parameters())

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -150,6 +152,17 @@ def test_autoencoder_loss_descends(sheet, autoencoder_dir):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_a_decoder_learns_on_while_its_encoder_stays(autoencoder_dir, tmp_path):
+    quick = ["num_steps=2", "batch_size=4"]
+    folder = train_autoencoder("cpu", tmp_path, quick, decoder_of=autoencoder_dir)
+    before = AutoencoderDC.from_pretrained(autoencoder_dir).state_dict()
+    after = AutoencoderDC.from_pretrained(folder).state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"decoder"}
+    with pytest.raises(CheckpointError, match="No autoencoder in"):
+        train_autoencoder("cpu", tmp_path / "none", quick, decoder_of=tmp_path / "none")
+
+
 def encode(autoencoder, sheet, folder, num_scenes):
     return encode_scenes(
         autoencoder,
@@ -201,7 +214,8 @@ def test_published_teacher_loads_in_stock_diffusers_and_can_be_trained_on(
     again = train_teacher(
         "cpu", tmp_path / "other", autoencoder_dir, TINY_SETTINGS, start_from=folder
     )
-    assert (again / "variants.json").is_file()
+    told = json.loads((again / "variants.json").read_text())["variants"]["teacher"]["metrics"]
+    assert told["samples_seen"] == 2 * 2 * 4  # two runs of two steps of four
     with pytest.raises(CheckpointError, match="width and depth"):
         train_teacher(
             "cpu",
