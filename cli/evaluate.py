@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.evaluate_regional import probe, regional
-from core.errors import InputError
+from core.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from evaluation.intervals import Rate
+    from scenes.readings import Judge
 
 app = typer.Typer(
     help="Measure: the judge on scenes whose truth is known, and a model by the judge.",
@@ -64,6 +67,10 @@ def model(
     steps: Annotated[int | None, typer.Option(help="Steps; the variant's own if left out.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance; the variant's own.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of failures, PNG.")] = None,
+    second_judge: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a classifier that reads all pictures again, cell by cell."),
+    ] = None,
     output: Output = None,
 ) -> None:
     """Paint GenEval's six categories in the emoji world and let the judge read the pictures."""
@@ -75,6 +82,7 @@ def model(
     from scenes.sprites import SpriteSheet
 
     painter = TextToImage.load(path, variant=variant)
+    second = None if second_judge is None else _open_second_judge(second_judge, path)
     judged = judge_model(
         painter,
         SceneJudge(SpriteSheet()),
@@ -86,8 +94,14 @@ def model(
     _show(f"{painter.info.name}, {painter.info.variant}", table)
     if sheet is not None:
         failure_sheet(judged, sheet)
+    figures: dict[str, object] = {name: rate.value for name, rate in table.items()}
+    if second is not None:
+        from evaluation.second_judge import agreement
+
+        agreed = agreement(judged, second)
+        _show("A second judge", {"says the same": agreed})
+        figures["second_judge_agreement"] = agreed.value
     if output is not None:
-        figures: dict[str, object] = {name: rate.value for name, rate in table.items()}
         made = painter.info.origin.get("metrics")
         if isinstance(made, Mapping):
             figures |= {key: made.get(key) for key in ("samples_seen", "train_hours")}
@@ -108,8 +122,6 @@ def autoencoder(
     output: Output = None,
 ) -> None:
     """Judge whether scenes are still read after the autoencoder: the ceiling of all behind it."""
-    from diffusers import AutoModel
-
     from evaluation.reconstructions import judge_reconstructions
     from pipelines.components import load_components
     from pipelines.store import open_checkpoint
@@ -120,7 +132,7 @@ def autoencoder(
     if alone is None:
         vae = load_components(open_checkpoint(path), device="cpu").vae
     else:
-        vae = AutoModel.from_pretrained(alone, use_safetensors=True, local_files_only=True).eval()
+        vae = _open_autoencoder(alone)
     seen = judge_reconstructions(vae, SceneJudge(sprites), sprites, num_scenes=num_scenes)
     _show(f"After the autoencoder of {alone or path}", {"read exactly": seen.readable})
     typer.echo(f"{seen.psnr_db:.1f} dB over {num_scenes} scenes that training never met")
@@ -200,3 +212,24 @@ def _merge(output: Path, figures: "Mapping[str, object]") -> None:
 
     merge(output, figures, module="cli.main")
     typer.echo(f"Merged into {output}")
+
+
+def _open_second_judge(folder: Path, model: str) -> "Judge":
+    from distill.features import load_classifier
+    from evaluation.second_judge import CellJudge
+    from pipelines.components import load_components
+    from pipelines.store import open_checkpoint
+
+    autoencoder = load_components(open_checkpoint(model), device="cpu").vae
+    return CellJudge(load_classifier(folder), autoencoder)
+
+
+def _open_autoencoder(folder: Path) -> "nn.Module":
+    from diffusers import AutoModel
+
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"No autoencoder in {folder}. Train one: fewstroke train autoencoder")
+    loaded: nn.Module = AutoModel.from_pretrained(
+        str(folder), use_safetensors=True, local_files_only=True
+    )
+    return loaded.eval()

@@ -33,6 +33,7 @@ class ClassifierRecipe:
         weight_decay: Of matrices.
         save_every: Steps between checkpoints.
         precision: "bf16" or "no".
+        noise: Largest spread of the noise on pictures, which makes rough things readable too.
         seed: Seed of data and first weights.
     """
 
@@ -45,6 +46,7 @@ class ClassifierRecipe:
     weight_decay: float = 0.05
     save_every: int = 250
     precision: str = "bf16"
+    noise: float = 0.0
     seed: int = 0
 
 
@@ -89,7 +91,8 @@ def train_classifier(
         time_limit_s=None if minutes is None else 60 * minutes,
     )
     write_run_record(run_dir, {**asdict(settings), "loop": asdict(loop)})
-    done = run(ClassifierMethod(classifier, latent_scale=latent_scale), source, loop, run_dir)
+    method = ClassifierMethod(classifier, latent_scale=latent_scale, noise=settings.noise)
+    done = run(method, source, loop, run_dir)
     pictures: Tensor = held_out["latents" if "latents" in held_out else "pixels"] * latent_scale
     device = next(classifier.parameters()).device
     with torch.no_grad():
@@ -112,20 +115,30 @@ class ClassifierMethod(Method):
         classifier: Learns.
         latent_scale: What latents are multiplied with; 1 for pixels.
         smoothing: Share of probability that no answer gets, so that features stay comparable.
+        noise: Largest spread of the noise on pictures; each picture has its own, from 0 on.
     """
 
     phases = (Phase(name="classify", trains=frozenset({"classifier"})),)
 
     def __init__(
-        self, classifier: Classifier, *, latent_scale: float = 1.0, smoothing: float = 0.1
+        self,
+        classifier: Classifier,
+        *,
+        latent_scale: float = 1.0,
+        smoothing: float = 0.1,
+        noise: float = 0.0,
     ) -> None:
         super().__init__({"classifier": classifier})
-        self._scale, self._smoothing = latent_scale, smoothing
+        self._scale, self._smoothing, self._noise = latent_scale, smoothing, noise
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return the summed cross-entropy, and how often the first answer is right."""
         classifier = cast("Classifier", self.roles["classifier"])
         pictures: Tensor = batch["latents" if "latents" in batch else "pixels"] * self._scale
+        if self._noise:
+            spread = self._noise * torch.rand(len(pictures), 1, 1, 1, generator=generator)
+            noise = spread * torch.randn(pictures.shape, generator=generator)
+            pictures = pictures + noise.to(pictures.device)
         answers, truths = classifier.answers(pictures), questions(batch, classifier.shape)
         errors = [
             F.cross_entropy(answer.float(), truth, label_smoothing=self._smoothing)

@@ -205,11 +205,17 @@ def _without_rim(part: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _vote(found: list[Found]) -> tuple[str | None, str | None]:
-    """Return the style and the detail that the surest objects have, by what they explain."""
+    """Return the style and the detail that the surest objects have, by what they explain.
+
+    Things that are understood well speak; where there are none, the one that is understood best
+    does, if it has a name.
+    """
     styles: defaultdict[str, float] = defaultdict(float)
     details: defaultdict[str, float] = defaultdict(float)
+    best = min((each.unexplained for each in found), default=1.0)
+    limit = min(MAX_UNEXPLAINED, max(WELL_EXPLAINED, best))
     for each in found:
-        if each.unexplained <= WELL_EXPLAINED:
+        if each.unexplained <= limit:
             pose = each.fit.pose
             trust = 1 - each.unexplained
             styles[pose.look.style] += trust

@@ -124,7 +124,7 @@ def encode_scenes(
     if num_scenes < 1:
         raise InputError(f"num_scenes must be at least 1, not {num_scenes}.", param="num_scenes")
     autoencoder = autoencoder.eval().requires_grad_(requires_grad=False).to(device)
-    home = folder / _encoder_name(autoencoder)
+    home = folder / encoder_name(autoencoder)
     home.mkdir(parents=True, exist_ok=True)
     shards = range(-(-num_scenes // shard_scenes))
     missing = [shard for shard in shards if not (home / f"{shard:04d}.npy").exists()]
@@ -177,7 +177,12 @@ def _read_captions(path: Path) -> list[list[str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _encoder_name(autoencoder: AutoencoderDC | AutoencoderKL) -> str:
+def encoder_name(autoencoder: AutoencoderDC | AutoencoderKL) -> str:
+    """Return the name that latents of an autoencoder go by: a digest of its encoder's weights.
+
+    Args:
+        autoencoder: Its decoder may learn on, the name stays.
+    """
     # The scenes' own words are not hashed: whoever changes the world clears the latents.
     digest = hashlib.sha256()
     for name, weight in autoencoder.encoder.state_dict().items():

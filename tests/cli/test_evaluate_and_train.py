@@ -43,6 +43,8 @@ def test_training_refuses_what_it_does_not_know(tmp_path):
         call("train", "autoencoder", "--recipe", "tpu", "--run-dir", tmp_path)
     with pytest.raises(CheckpointError, match="fewstroke train autoencoder"):
         call("train", "teacher", "--autoencoder", tmp_path / "none", "--run-dir", tmp_path)
+    with pytest.raises(CheckpointError, match="fewstroke train autoencoder"):
+        call("evaluate", "autoencoder", "--autoencoder", tmp_path / "none")
 
 
 @pytest.mark.parametrize("group", ["train", "evaluate"])
