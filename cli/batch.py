@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from cli.batch_files import ENDPOINT, ResultFolder, from_csv
+from cli.batch_files import PLANS, ResultFolder, input_from
 from core.errors import FewstrokeError
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def _epilog(*examples: str) -> str:
 
 
 @app.command(
-    epilog=_epilog("fewstroke batch submit prompts.csv", "fewstroke batch submit in.jsonl")
+    epilog=_epilog(
+        "fewstroke batch submit prompts.csv",
+        "fewstroke batch submit in.jsonl",
+        "fewstroke batch submit prompts.csv --plans",
+    )
 )
 def submit(
     file: Annotated[
@@ -61,6 +65,9 @@ def submit(
     files: Annotated[
         bool, typer.Option("--files", help="Keep each picture as a file of its own.")
     ] = False,
+    plans: Annotated[
+        bool, typer.Option("--plans", help="Plan the prompts of a table, and paint nothing.")
+    ] = False,
     window: Annotated[
         str, typer.Option(help="Time after which what is not painted expires: 90s, 30m, 24h, 7d.")
     ] = "24h",
@@ -74,14 +81,14 @@ def submit(
     key: Key = "none",
 ) -> None:
     """Upload a file, begin to work on it, and print the batch's id."""
-    content = from_csv(file) if file.suffix.lower() == ".csv" else file
+    content, endpoint = input_from(file, wants_plans=plans)
     extensions = {"results": "file_id" if files else None, "webhook_url": webhook_url}
     with _client(url, key) as client:
         _wait_for(client, wait)
         uploaded = client.files.create(file=content, purpose="batch")
         batch = client.batches.create(
             input_file_id=uploaded.id,
-            endpoint=ENDPOINT,
+            endpoint=cast(Literal["/v1/images/generations"], endpoint),  # plans are our own
             completion_window=cast(Literal["24h"], window),  # we take others than OpenAI does
             extra_body={name: value for name, value in extensions.items() if value},
         )
@@ -152,7 +159,8 @@ def describe(batch: "Batch") -> str:
     if counts is None or counts.total == 0:
         return f"{batch.id} {batch.status}"
     failed = f", {counts.failed} failed" if counts.failed else ""
-    return f"{batch.id} {batch.status}: {counts.completed} of {counts.total} painted{failed}"
+    done = "planned" if batch.endpoint == PLANS else "painted"
+    return f"{batch.id} {batch.status}: {counts.completed} of {counts.total} {done}{failed}"
 
 
 def _until_ended(client: "OpenAI", batch_id: str) -> "Batch":
@@ -163,7 +171,7 @@ def _until_ended(client: "OpenAI", batch_id: str) -> "Batch":
         time.sleep(POLL_S)
         batch = client.batches.retrieve(batch_id)
     done, total = _counted(batch)
-    with progress("Painting", total=total or None, done=done, unit="lines") as report:
+    with progress("Working", total=total or None, done=done, unit="lines") as report:
         while batch.status not in ENDED:
             time.sleep(POLL_S)
             batch = client.batches.retrieve(batch_id)

@@ -5,12 +5,14 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import InputError
 
-ENDPOINT: Final = "/v1/images/generations"
+IMAGES: Final = "/v1/images/generations"
+PLANS: Final = "/v1/plans"
 COLUMNS: Final[Mapping[str, Callable[[str], Any]]] = {
     "prompt": str,
     "custom_id": str,
@@ -21,15 +23,40 @@ COLUMNS: Final[Mapping[str, Callable[[str], Any]]] = {
     "size": str,
     "negative_prompt": str,
 }
+PLAN_COLUMNS: Final = frozenset({"prompt", "custom_id", "size"})
 SUFFIXES = {b"\x89PNG": ".png", b"RIFF": ".webp", b"\xff\xd8\xff": ".jpg"}
 MAX_NAME = 150
+MAX_LINE_BYTES = 1 << 20
 
 
-def from_csv(path: Path) -> tuple[str, bytes]:
+def input_from(path: Path, *, wants_plans: bool = False) -> tuple[Path | tuple[str, bytes], str]:
+    """Return what to upload, and the endpoint that its lines are for.
+
+    Args:
+        path: A table of prompts, or JSONL in OpenAI's form, which is uploaded as it is.
+        wants_plans: Whether a table's prompts are planned and not painted.
+
+    Raises:
+        InputError: If plans are wanted of lines that say themselves what they want.
+    """
+    if path.suffix.lower() == ".csv":
+        endpoint = PLANS if wants_plans else IMAGES
+        return from_csv(path, endpoint), endpoint
+    if wants_plans:
+        raise InputError(
+            f"--plans is for tables; each line of {path} says itself what it asks for: give it the "
+            f'"url" "{PLANS}".',
+            param="plans",
+        )
+    return path, _first_url(path)
+
+
+def from_csv(path: Path, endpoint: str = IMAGES) -> tuple[str, bytes]:
     """Turn a table of prompts into an input file.
 
     Args:
         path: A CSV file in UTF-8 with a header.
+        endpoint: IMAGES or PLANS.
 
     Returns:
         Name and content of the input file; lines without a custom_id are numbered from 1.
@@ -46,20 +73,21 @@ def from_csv(path: Path) -> tuple[str, bytes]:
         ) from error
     names = [name.strip() for name in table.fieldnames or ()]
     table.fieldnames = names
-    if "prompt" not in names or (unknown := set(names) - COLUMNS.keys()):
+    known = [name for name in COLUMNS if endpoint == IMAGES or name in PLAN_COLUMNS]
+    if "prompt" not in names or (unknown := set(names) - set(known)):
         trouble = (
             f"the unknown column {min(unknown)!r}" if "prompt" in names else "no column 'prompt'"
         )
         raise InputError(
             f"{path} has {trouble}; its header is {', '.join(names) or 'empty'}, known are "
-            f"{', '.join(COLUMNS)}, with commas between.",
+            f"{', '.join(known)}, with commas between.",
             param="file",
         )
-    lines = [_line(row, number) for number, row in enumerate(table, start=1)]
+    lines = [_line(row, number, endpoint) for number, row in enumerate(table, start=1)]
     return f"{path.stem}.jsonl", "\n".join(map(json.dumps, lines)).encode()
 
 
-def _line(row: Mapping[str | None, Any], number: int) -> dict[str, Any]:
+def _line(row: Mapping[str | None, Any], number: int, endpoint: str) -> dict[str, Any]:
     if None in row:
         raise InputError(
             f"Row {number} has more cells than the header: put texts with commas into quotes, "
@@ -76,7 +104,15 @@ def _line(row: Mapping[str | None, Any], number: int) -> dict[str, Any]:
                     f"Row {number}: {name} is {text!r}, and no number.", param=name
                 ) from error
     custom_id = body.pop("custom_id", str(number))
-    return {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
+    return {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body}
+
+
+def _first_url(path: Path) -> str:
+    # the server looks at every line, and says what is wrong and where
+    with path.open("rb") as lines, suppress(ValueError, AttributeError):
+        if json.loads(lines.readline(MAX_LINE_BYTES)).get("url") == PLANS:
+            return PLANS
+    return IMAGES
 
 
 class ResultFolder:

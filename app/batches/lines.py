@@ -140,9 +140,8 @@ def to_finished(item: Item, body: Mapping[str, Any], files: Files, public_url: s
     """
     stored: dict[str, int] = {}
     if item.results == "file_id" and isinstance(body.get("data"), list):
-        body = dict(body) | {
-            "data": [_as_file(item, picture, files, public_url, stored) for picture in body["data"]]
-        }
+        pictures, stored = _as_files(item, body, files, public_url)
+        body = dict(body) | {"data": pictures}
     content = result_line(item.batch_id, item.custom_id, status=200, body=body)
     return Finished(item=item, content=content, is_success=True, files=stored)
 
@@ -197,21 +196,31 @@ def _as_exception(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError(str(error))
 
 
-def _as_file(
-    item: Item, picture: Mapping[str, Any], files: Files, public_url: str, stored: dict[str, int]
-) -> dict[str, Any]:
-    encoded = picture.get("b64_json")
-    if not isinstance(encoded, str):
-        return dict(picture)
-    content = base64.b64decode(encoded)
+def _as_files(
+    item: Item, body: Mapping[str, Any], files: Files, public_url: str
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Return the pictures of an answer as links to files, and each file's size by its id."""
+    pictures: list[dict[str, Any]] = []
+    stored: dict[str, int] = {}
+    for picture in map(dict, body["data"]):
+        encoded = picture.pop("b64_json", None)
+        if isinstance(encoded, str):
+            number = f"_{len(stored)}" if stored else ""
+            name = f"{item.custom_id}{number}.{body.get('output_format', 'png')}"
+            file_id, size = _store(item, name, base64.b64decode(encoded), files)
+            stored[file_id] = size
+            picture |= {"file_id": file_id, "url": f"{public_url}/v1/files/{file_id}/content"}
+        pictures.append(picture)
+    return pictures, stored
+
+
+def _store(item: Item, name: str, content: bytes, files: Files) -> tuple[str, int]:
     file = files.draft(
         owner=item.owner,
-        filename=f"{item.custom_id}_{len(stored)}" if stored else item.custom_id,
+        filename=name,
         purpose=OUTPUT_PURPOSE,
         expires_after_s=item.output_expires_after_s,
     )
     with files.store.writing(file.path) as blob:
         blob.write(content)
-    stored[file.id] = len(content)
-    rest = {key: value for key, value in picture.items() if key != "b64_json"}
-    return rest | {"file_id": file.id, "url": f"{public_url}/v1/files/{file.id}/content"}
+    return file.id, len(content)

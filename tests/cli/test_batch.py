@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cli.batch_files import ResultFolder, from_csv
+from cli.batch_files import ResultFolder, from_csv, input_from
 from cli.main import build_app
 from core.errors import FewstrokeError, InputError
 from tests.app.conftest import SteppedPainter, running_server
@@ -44,6 +44,45 @@ def test_a_table_of_prompts_becomes_a_folder_of_pictures(
     for path in made:
         with Image.open(path) as picture:
             assert picture.size == (128, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_table", [True, False])
+def test_a_list_of_sentences_becomes_a_folder_of_plans(
+    tmp_path: Path, stepped: SteppedPainter, *, is_table: bool
+) -> None:
+    sentences = tmp_path / ("in.csv" if is_table else "in.jsonl")
+    line = {"custom_id": "pair", "method": "POST", "url": "/v1/plans"}
+    line["body"] = {"prompt": "a red apple left of a blue cat"}
+    table = "prompt,custom_id\na red apple left of a blue cat,pair\n"
+    sentences.write_text(table if is_table else json.dumps(line))
+    run, commands = CliRunner(), build_app()
+    with running_server(stepped) as server:
+        where = ["--url", server.base_url]
+
+        def batch(*arguments: str) -> str:
+            given = ["batch", *arguments, *where]
+            return run.invoke(commands, given, catch_exceptions=False).stdout
+
+        wanted = ["--plans"] if is_table else []
+        batch_id = batch("submit", str(sentences), "--wait", "5", *wanted).strip()
+        assert "completed: 1 of 1 planned" in batch("watch", batch_id)
+        batch("results", batch_id, "-o", str(tmp_path / "out"))
+    (made,) = (tmp_path / "out").iterdir()
+    assert made.name == "pair.json"
+    plan = json.loads(made.read_text())
+    assert ["apple" in str(plan["objects"][0]), "cat" in str(plan["objects"][1])] == [True, True]
+
+
+def test_plans_of_lines_that_say_what_they_want_are_refused(tmp_path: Path) -> None:
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("{}")
+    with pytest.raises(InputError, match="--plans is for tables"):
+        input_from(lines, wants_plans=True)
+    table = tmp_path / "p.csv"
+    table.write_text("prompt,seed\na,1\n")
+    with pytest.raises(InputError, match="unknown column 'seed'.*known are prompt, custom_id, size"):
+        input_from(table, wants_plans=True)
 
 
 @pytest.mark.slow

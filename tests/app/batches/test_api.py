@@ -104,12 +104,14 @@ def test_lines_that_fail_go_to_the_error_file_with_the_endpoints_own_words(clien
 
 
 def test_pictures_can_become_files_of_their_own(client: OpenAI) -> None:
-    done = ended(client, submit(client, line("a"), extra_body={"results": "file_id"}))
+    asked = line("a", output_format="webp")
+    done = ended(client, submit(client, asked, extra_body={"results": "file_id"}))
     [picture] = results(client, done.output_file_id)["a"]["response"]["body"]["data"]
     assert picture["url"].endswith(f"/v1/files/{picture['file_id']}/content")
     content = client.files.content(picture["file_id"]).content
     assert Image.open(BytesIO(content)).size == (128, 128)
-    assert client.files.retrieve(picture["file_id"]).bytes == len(content)
+    kept = client.files.retrieve(picture["file_id"])
+    assert (kept.bytes, kept.filename) == (len(content), "a.webp")
 
 
 def test_plans_can_be_made_in_a_batch(client: OpenAI) -> None:
