@@ -180,4 +180,5 @@ def load_published(
                 "trained with."
             ) from error
     own = [v for v in _manifest(folder)["variants"].values() if v["folder"] == OWN_TRANSFORMER]
-    return dict(own[0].get("metrics", {})) if own else {}
+    metrics = own[0].get("metrics", {}) if own else {}
+    return {key: float(value) for key, value in metrics.items()}
