@@ -14,7 +14,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def work(**overrides: object) -> None:
-    """Work on batches, without a port, until told to stop.
+    """Work on batches, without a port, until a signal says stop; the process ends by that signal.
 
     Args:
         overrides: Settings by field name that win over the environment. ConfigError and
@@ -26,18 +26,29 @@ def work(**overrides: object) -> None:
     database = open_database(settings)
     painters = load_painters(settings)
 
-    async def run() -> None:
+    async def run() -> signal.Signals:
         service = await make_service(settings, painters, database)
         runner = make_runner(service)
-        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stopped: asyncio.Future[signal.Signals] = loop.create_future()
+
+        def stop(number: signal.Signals) -> None:
+            if not stopped.done():
+                stopped.set_result(number)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, stop, number)
         runner.start()
         log.info("working", variants=list(painters))
-        await stopping.wait()
+        reason = await stopped
         await runner.close()
         await service.host.close()
         await service.planner.close()
+        return reason
 
-    asyncio.run(run())
+    reason = asyncio.run(run())
     database.close()
+    # As the server ends. Taking an interpreter with torch in it apart takes seconds, and gives
+    # nobody anything.
+    signal.signal(reason, signal.SIG_DFL)
+    signal.raise_signal(reason)
