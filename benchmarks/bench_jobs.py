@@ -26,8 +26,9 @@ from typing import Annotated, Any
 import typer
 
 from app.batches.batches import Batches, BatchOrder
+from app.batches.item_results import ItemResult
 from app.batches.jobs import worker_name
-from app.batches.leases import ItemResult, Leases
+from app.batches.leases import Leases
 from app.batches.stages import StageLimits, Stages
 from app.batches.webhooks import WebhookOutbox
 from app.storage.blobs import BlobStore

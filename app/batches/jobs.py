@@ -24,7 +24,8 @@ from uuid import uuid4
 
 import structlog
 
-from app.batches.leases import Item, ItemResult, Leases
+from app.batches.item_results import ItemResult
+from app.batches.leases import Item, Leases
 from app.batches.lines import (
     Answer,
     Finished,

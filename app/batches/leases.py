@@ -5,16 +5,15 @@ an end in the past gives the row to others. Painting may happen twice that way. 
 written twice: `complete` takes it only from the worker whose name still stands in the row.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     Select,
-    Table,
-    bindparam,
-    case,
     exists,
     func,
     literal,
@@ -24,9 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
+from app.batches.item_results import ItemResult, count_results, store_results
 from app.storage.database import Database, now_s
 from app.storage.files import publish
-from app.storage.tables import SUSPICIOUS_TRIES, Batch, BatchItem, File
+from app.storage.tables import SUSPICIOUS_TRIES, Batch, BatchItem, File, in_state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,27 +60,6 @@ class Item:
     output_expires_after_s: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ItemResult:
-    """Where the result line of a finished item stands in storage.
-
-    Attributes:
-        line: The item's line.
-        is_success: Whether it goes to the output file or to the error file.
-        path: The blob.
-        start: Where in it the result line begins, in bytes.
-        num_bytes: How long it is.
-        files: Pictures that the result names by file id, with their sizes in bytes.
-    """
-
-    line: int
-    is_success: bool
-    path: str
-    start: int
-    num_bytes: int
-    files: Mapping[str, int] = field(default_factory=dict)
-
-
 class Leases:
     """The queue, as one worker sees it.
 
@@ -110,30 +89,29 @@ class Leases:
         """
         due = _is_due() if is_idle else _is_due() & ~_is_suspicious()
         with self._database.write(is_durable=False) as session:
-            batch_id = session.scalar(_next_batch(due))
+            batch = session.execute(_next_batch(due)).first()
             # status is asked again by the update itself: a cancel may have come in between
-            if batch_id is None or not _mark_served(session, batch_id):
+            if batch is None or not _mark_served(session, batch.batch_id):
                 return []
             pending = (
                 select(BatchItem.line)
-                .where(BatchItem.batch_id == batch_id, _is_due())
+                .where(BatchItem.batch_id == batch.batch_id, _is_due())
                 .order_by(BatchItem.line)
                 .with_for_update(skip_locked=True)
             )
             if is_idle:
-                alone = session.scalars(pending.where(_is_suspicious()).limit(1)).all()
+                alone = self._lease(session, batch, pending.where(_is_suspicious()).limit(1))
                 if alone:
-                    return self._lease(session, batch_id, alone)
+                    return alone
             group = (
                 select(BatchItem.group_key)
-                .where(BatchItem.batch_id == batch_id, _is_due(), ~_is_suspicious())
+                .where(BatchItem.batch_id == batch.batch_id, _is_due(), ~_is_suspicious())
                 .order_by(BatchItem.line)
                 .limit(1)
                 .scalar_subquery()
             )
             alike = pending.where(~_is_suspicious(), BatchItem.group_key == group)
-            lines = session.scalars(alike.limit(limit)).all()
-            return self._lease(session, batch_id, lines) if lines else []
+            return self._lease(session, batch, alike.limit(limit))
 
     def extend(self, lines: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Give lines that this worker holds a full lease again: the heartbeat.
@@ -145,7 +123,7 @@ class Leases:
             Which of them it still holds; the others it must drop.
         """
         asked = tuple_(BatchItem.batch_id, BatchItem.line).in_(sorted(lines))
-        held = (BatchItem.state == "leased") & (BatchItem.lease_token == self.worker)
+        held = in_state("leased") & (BatchItem.lease_token == self.worker)
         with self._database.write(is_durable=False) as session:
             rows = session.execute(
                 update(BatchItem)
@@ -169,23 +147,13 @@ class Leases:
         with self._database.write() as session:
             # everybody locks the batch before its items, so nobody waits in a circle
             session.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update())
-            held = session.scalars(
-                select(BatchItem.line)
-                .where(
-                    BatchItem.batch_id == batch_id,
-                    BatchItem.line.in_([result.line for result in results]),
-                    BatchItem.state == "leased",
-                    BatchItem.lease_token == self.worker,
-                )
-                .with_for_update()
-            ).all()
-            taken = [result for result in results if result.line in set(held)]
+            stored = store_results(session, batch_id, self.worker, results)
+            taken = [result for result in results if result.line in stored]
             if not taken:
                 return []
-            _store_results(session, batch_id, taken)
             for result in taken:
                 publish(session, result.files)
-            _count_results(session, batch_id, taken)
+            count_results(session, batch_id, taken)
         return [result.line for result in taken]
 
     def release(
@@ -203,7 +171,7 @@ class Leases:
         with self._database.write(is_durable=False) as session:
             session.execute(
                 update(BatchItem)
-                .where(mine, BatchItem.line.in_(lines), BatchItem.state == "leased")
+                .where(mine, BatchItem.line.in_(lines), in_state("leased"))
                 .values(
                     state="pending",
                     tries=BatchItem.tries - (0 if counts else 1),
@@ -216,7 +184,7 @@ class Leases:
 
     def release_all(self) -> None:
         """Give back whatever this worker holds, because it ends."""
-        mine = BatchItem.batch_id.in_(_ids_of_running()) & (BatchItem.state == "leased")
+        mine = BatchItem.batch_id.in_(_ids_of_running()) & in_state("leased")
         with self._database.write(is_durable=False) as session:
             session.execute(
                 update(BatchItem)
@@ -238,8 +206,8 @@ class Leases:
             nothing else in hand.
         """
         running = BatchItem.batch_id.in_(_ids_of_running())
-        silent = running & (BatchItem.state == "leased") & (BatchItem.lease_expires_at < now_s())
-        suspicious = exists().where(running, BatchItem.state == "pending", _is_suspicious())
+        silent = running & in_state("leased") & (BatchItem.lease_expires_at < now_s())
+        suspicious = exists().where(running, in_state("pending"), _is_suspicious())
         with self._database.read() as session:
             if not session.scalar(select(exists().where(silent))):
                 return 0, bool(session.scalar(select(suspicious)))
@@ -253,10 +221,12 @@ class Leases:
             )
             return len(rows.all()), bool(session.scalar(select(suspicious)))
 
-    def _lease(self, session: Session, batch_id: str, lines: Sequence[int]) -> list[Item]:
+    def _lease(self, session: Session, batch: Row[Any], chosen: Select[int]) -> list[Item]:
+        # a common table, because it is made once and its rows are locked as it is made
+        lines = select(chosen.cte("chosen").c.line)
         leased = session.execute(
             update(BatchItem)
-            .where(BatchItem.batch_id == batch_id, BatchItem.line.in_(lines))
+            .where(BatchItem.batch_id == batch.batch_id, BatchItem.line.in_(lines))
             .values(
                 state="leased",
                 tries=BatchItem.tries + 1,
@@ -272,19 +242,8 @@ class Leases:
             )
             .execution_options(synchronize_session=False)
         ).all()
-        batch = session.execute(
-            select(
-                Batch.owner,
-                Batch.endpoint,
-                Batch.results,
-                Batch.output_expires_after_s,
-                File.path.label("input_path"),
-            )
-            .join(File, File.id == Batch.input_file_id)
-            .where(Batch.id == batch_id)
-        ).one()
         return [
-            Item(batch_id=batch_id, **batch._asdict(), **row._asdict())
+            Item(**batch._asdict(), **row._asdict())
             for row in sorted(leased, key=attrgetter("line"))
         ]
 
@@ -295,14 +254,14 @@ def _is_suspicious() -> ColumnElement[bool]:
 
 
 def _is_due() -> ColumnElement[bool]:
-    return (BatchItem.state == "pending") & (BatchItem.not_before <= now_s())
+    return in_state("pending") & (BatchItem.not_before <= now_s())
 
 
 def _ids_of_running() -> Select[str]:
     return select(Batch.id).where(Batch.status == "in_progress")
 
 
-def _next_batch(due: ColumnElement[bool]) -> Select[str]:
+def _next_batch(due: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     other = aliased(Batch)
     owner_last_served = (
         select(func.max(other.last_leased_at))
@@ -310,7 +269,15 @@ def _next_batch(due: ColumnElement[bool]) -> Select[str]:
         .scalar_subquery()
     )
     return (
-        select(Batch.id)
+        select(
+            Batch.id.label("batch_id"),
+            Batch.owner,
+            Batch.endpoint,
+            Batch.results,
+            Batch.output_expires_after_s,
+            File.path.label("input_path"),
+        )
+        .join(File, File.id == Batch.input_file_id)
         .where(
             Batch.status == "in_progress",
             Batch.expires_at > now_s(),
@@ -330,48 +297,3 @@ def _mark_served(session: Session, batch_id: str) -> bool:
         .execution_options(synchronize_session=False)
     )
     return rows.first() is not None
-
-
-def _store_results(session: Session, batch_id: str, results: Sequence[ItemResult]) -> None:
-    items = BatchItem.__table__
-    assert isinstance(items, Table)
-    session.connection().execute(
-        update(items)
-        .where(items.c.batch_id == batch_id, items.c.line == bindparam("at_line"))
-        .values(
-            state=bindparam("new_state"),
-            result_path=bindparam("path"),
-            result_start=bindparam("at"),
-            result_num_bytes=bindparam("size"),
-            lease_token=None,
-            lease_expires_at=None,
-        ),
-        [
-            {
-                "at_line": result.line,
-                "new_state": "completed" if result.is_success else "failed",
-                "path": result.path,
-                "at": result.start,
-                "size": result.num_bytes,
-            }
-            for result in results
-        ],
-    )
-
-
-def _count_results(session: Session, batch_id: str, results: Sequence[ItemResult]) -> None:
-    num_completed = sum(result.is_success for result in results)
-    num_failed = len(results) - num_completed
-    done = Batch.num_completed + Batch.num_failed + len(results)
-    is_last = (Batch.status == "in_progress") & (done == Batch.num_total)
-    session.execute(
-        update(Batch)
-        .where(Batch.id == batch_id)
-        .values(
-            num_completed=Batch.num_completed + num_completed,
-            num_failed=Batch.num_failed + num_failed,
-            status=case((is_last, "finalizing"), else_=Batch.status),
-            finalizing_at=case((is_last, now_s()), else_=Batch.finalizing_at),
-        )
-        .execution_options(synchronize_session=False)
-    )

@@ -22,7 +22,7 @@ from app.batches.output import OutputFiles, Produced, items_in_order, outputs_of
 from app.batches.webhooks import WebhookOutbox
 from app.storage.database import Database, now_s
 from app.storage.files import ENDED, Files
-from app.storage.tables import Batch, BatchItem, File
+from app.storage.tables import Batch, BatchItem, File, in_state
 from core.errors import FewstrokeError, ShuttingDownError
 
 INSERT_LINES = 1000
@@ -260,7 +260,7 @@ class Stages:
             # what is being painted now comes too late: its worker's name goes from the row
             session.execute(
                 update(BatchItem)
-                .where(BatchItem.batch_id == batch.id, BatchItem.state == "leased")
+                .where(BatchItem.batch_id == batch.id, in_state("leased"))
                 .values(state="pending", lease_token=None, lease_expires_at=None)
             )
             if batch.in_progress_at is None:  # its lines were never all known

@@ -17,6 +17,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    literal,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -68,6 +70,12 @@ class Table(DeclarativeBase):
 def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
+
+
+def _lines_where(name: str, condition: str) -> Index:
+    where = text(condition)
+    columns = ("batch_id", "line")
+    return Index(f"ix_batch_item_{name}", *columns, sqlite_where=where, postgresql_where=where)
 
 
 class File(Table):
@@ -146,14 +154,9 @@ class BatchItem(Table):
     __table_args__ = (
         UniqueConstraint("batch_id", "custom_id"),
         _one_of("state", ITEM_STATES),
-        Index(None, "batch_id", "state", "line"),
-        Index(
-            "ix_batch_item_suspicious",
-            "batch_id",
-            "line",
-            sqlite_where=text(f"tries >= {SUSPICIOUS_TRIES}"),
-            postgresql_where=text(f"tries >= {SUSPICIOUS_TRIES}"),
-        ),
+        _lines_where("pending", "state = 'pending'"),
+        _lines_where("leased", "state = 'leased'"),
+        _lines_where("suspicious", f"tries >= {SUSPICIOUS_TRIES}"),
     )
 
     batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
@@ -170,6 +173,15 @@ class BatchItem(Table):
     result_path: Mapped[str | None] = mapped_column(Text)
     result_start: Mapped[int | None]
     result_num_bytes: Mapped[int | None]
+
+
+def in_state(state: str) -> ColumnElement[bool]:
+    """Return the condition that a line of a batch is in a state.
+
+    Args:
+        state: One of ITEM_STATES; written out, or SQLite would not know that a partial index fits.
+    """
+    return BatchItem.state == literal(state, literal_execute=True)
 
 
 class WebhookDelivery(Table):

@@ -6,7 +6,8 @@ from collections import Counter
 
 from sqlalchemy import select, update
 
-from app.batches.leases import Item, ItemResult, Leases
+from app.batches.item_results import ItemResult
+from app.batches.leases import Item, Leases
 from app.storage.tables import Batch, BatchItem
 from tests.app.batches.conftest import Lab, line, lines
 

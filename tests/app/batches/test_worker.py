@@ -27,7 +27,7 @@ def test_a_worker_that_is_told_to_stop_ends_by_that_signal_and_holds_no_line(
         "FEWSTROKE_STORAGE": str(tmp_path / "store"),
         "FEWSTROKE_DATA_DIR": str(tmp_path / "data"),
     }
-    with subprocess.Popen(  # noqa: S603  (our own program)
+    with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.quick_painter", "work"], env=os.environ | settings
     ) as worker:
         try:
