@@ -1,5 +1,6 @@
-"""Both databases, a painter that moves only when a test lets it, and a real server around any."""
+"""Databases, an object store, a painter that waits for the test, and a real server around any."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -8,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
+import boto3
 import pytest
 import uvicorn
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from app.access.auth import KeyLimits, KeyRing
@@ -54,6 +58,35 @@ def database(database_url: str) -> Iterator[Database]:
     opened.migrate()
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
+    """An object store that speaks S3, on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: ThreadedMotoServer) -> str:
+    name = f"pictures-{uuid4().hex}"
+    assert s3.get_host_and_port()
+    client = boto3.client(
+        "s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name=os.environ["AWS_REGION"]
+    )
+    client.create_bucket(Bucket=name)
+    return name
 
 
 @dataclass(eq=False)

@@ -81,9 +81,7 @@ def test_plans_of_lines_that_say_what_they_want_are_refused(tmp_path: Path) -> N
         input_from(lines, wants_plans=True)
     table = tmp_path / "p.csv"
     table.write_text("prompt,seed\na,1\n")
-    with pytest.raises(
-        InputError, match=r"unknown column 'seed'.*known are prompt"
-    ):
+    with pytest.raises(InputError, match=r"unknown column 'seed'.*known are prompt"):
         input_from(table, wants_plans=True)
 
 

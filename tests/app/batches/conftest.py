@@ -100,12 +100,12 @@ class Lab:
 
 @pytest.fixture
 def lab(database: Database, tmp_path: Path) -> Lab:
-    return make_lab(database, tmp_path / "store")
+    return make_lab(database, str(tmp_path / "store"))
 
 
-def make_lab(database: Database, folder: Path) -> Lab:
-    """A lab whose files lie in a folder."""
-    store = BlobStore(str(folder))
+def make_lab(database: Database, storage: str) -> Lab:
+    """A lab whose files lie in a folder, or wherever a URL says."""
+    store = BlobStore(storage)
     files = Files(database, store, max_bytes=1 << 20)
     return Lab(database=database, store=store, files=files, batches=Batches(database))
 

@@ -57,6 +57,27 @@ def results(client: OpenAI, file_id: str | None) -> dict[str, Any]:
     return {row["custom_id"]: row for row in map(json.loads, text.splitlines())}
 
 
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"data": {"purpose": "batch"}, "files": {"other": b"x"}}, "other"),
+        ({"data": {"purpose": "batch"}, "files": {"expires_after[seconds]": b"x"}}, "file"),
+        ({"files": {"file": b"x"}}, "purpose"),
+        ({"data": {"purpose": "fine-tune"}, "files": {"file": b"x"}}, "purpose"),
+        (
+            {"data": {"purpose": "batch", "expires_after[seconds]": "1"}, "files": {"file": b"x"}},
+            "expires_after.seconds",
+        ),
+    ],
+)
+def test_an_upload_without_what_it_needs_is_refused_by_field(
+    server: RunningServer, given: dict[str, Any], param: str
+) -> None:
+    answer = httpx2.post(f"{server.base_url}/files", **given)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
 def test_lines_that_want_a_stream_or_a_link_fail_by_name(client: OpenAI) -> None:
     done = ended(client, submit(client, line("s", stream=True), line("u", response_format="url")))
     failed = results(client, done.error_file_id)

@@ -64,7 +64,7 @@ def test_a_disk_that_takes_nothing_more_loses_nothing(
         database_url = f"sqlite:///{disk.folder / 'fewstroke.db'}"
     database = Database(database_url)
     database.migrate()
-    lab = make_lab(database, disk.folder / "store")
+    lab = make_lab(database, str(disk.folder / "store"))
     batch = lab.accepted(*lines(NUM_LINES))
     if trouble is Disk.protect:  # not while files on it are open for writing
         database.close()

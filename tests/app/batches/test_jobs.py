@@ -13,9 +13,10 @@ from app.batches.batches import Batch
 from app.batches.jobs import JobRunner
 from app.batches.lines import Call, to_outcome
 from app.storage.blobs import StorageUnavailableError
+from app.storage.database import Database
 from app.storage.tables import BatchItem
 from core.errors import DeviceMemoryError, InputError, QueueFullError
-from tests.app.batches.conftest import Lab, line, lines
+from tests.app.batches.conftest import Lab, line, lines, make_lab
 
 PATIENCE_S = 300.0
 ENDED = {"completed", "failed", "expired", "cancelled"}
@@ -51,6 +52,13 @@ def test_every_line_gets_its_result_in_the_order_of_the_input(lab: Lab) -> None:
     work(lab, lab.runner(), until=is_ended(lab, batch))
     names = [row["custom_id"] for row in lab.output(finished(lab, batch))]
     assert names == [f"line-{k}" for k in range(25)]
+
+
+def test_a_batch_may_lie_in_an_object_store(database: Database, bucket: str) -> None:
+    lab = make_lab(database, f"s3://{bucket}")
+    batch = lab.submit(*lines(25))
+    work(lab, lab.runner(), until=is_ended(lab, batch))
+    assert len(lab.output(finished(lab, batch))) == 25
 
 
 def test_the_same_line_of_a_batch_has_the_same_seed_whoever_paints_it(lab: Lab) -> None:

@@ -1,15 +1,22 @@
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from app.storage.blobs import BlobStore, StorageUnavailableError
 from core.errors import ConfigError, InputError
 
+LARGE = 12 << 20
+"""More bytes than an object store takes in one part."""
 
-@pytest.fixture(params=["folder", "memory"])
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     folder = str(tmp_path / "blobs")
+    if request.param == "s3":
+        return BlobStore(f"s3://{request.getfixturevalue('bucket')}/below")
     return BlobStore(folder if request.param == "folder" else f"memory:/{folder}")
 
 
@@ -32,6 +39,30 @@ def test_what_is_written_is_read_until_it_is_deleted(store: BlobStore) -> None:
     asyncio.run(story())
 
 
+def test_what_is_written_in_pieces_is_read_in_pieces_and_from_anywhere(store: BlobStore) -> None:
+    content = os.urandom(LARGE)
+    with store.writing("batches/large.jsonl") as stream:
+        for start in range(0, LARGE, 1 << 20):
+            stream.write(content[start : start + (1 << 20)])
+    with store.reading("batches/large.jsonl") as stream:
+        stream.seek(LARGE - 10)
+        assert stream.read() == content[-10:]
+        stream.seek(5)
+        assert stream.read(7) == content[5:12]
+
+    async def read_all() -> bytes:
+        return b"".join([chunk async for chunk in store.stream("batches/large.jsonl")])
+
+    assert asyncio.run(read_all()) == content
+
+
+def test_what_fails_in_the_middle_leaves_no_blob(store: BlobStore) -> None:
+    with pytest.raises(ZeroDivisionError), store.writing("a/b.jsonl") as stream:
+        stream.write(b"half")
+        raise ZeroDivisionError
+    assert asyncio.run(store.read("a/b.jsonl")) is None
+
+
 @pytest.mark.parametrize(
     "name", ["", "/etc/passwd", "../secret", "a/../b", "a//b", "a/.", "a\\b", "caf\u00e9", "a/ "]
 )
@@ -47,6 +78,18 @@ def test_a_storage_that_cannot_serve_fails_at_the_start(tmp_path: Path) -> None:
         asyncio.run(BlobStore(str(tmp_path / "file" / "below")).check())
     with pytest.raises(ConfigError, match="Protocol not known"):
         BlobStore("nowhere://bucket")
+
+
+@pytest.mark.parametrize("change", ["no bucket", "no server"])
+def test_an_object_store_that_cannot_serve_fails_at_the_start_and_says_so(
+    s3: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    if change == "no server":
+        host, _ = s3.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:1")
+        monkeypatch.setenv("AWS_MAX_RETRIES", "0")
+    with pytest.raises(ConfigError, match="storage did not take a file"):
+        asyncio.run(BlobStore("s3://nobody-made-it").check())
 
 
 def test_failures_name_no_path(tmp_path: Path) -> None:
