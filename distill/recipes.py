@@ -27,11 +27,15 @@ class StudentRecipe:
 
     Attributes:
         num_steps: Optimizer steps per student.
+        first_num_steps: Optimizer steps of the first student of a chain, which learns to do
+            without guidance as well; 0 takes `num_steps`.
         batch_size: Samples a step and process.
         num_scenes: Scenes that are drawn from.
         teacher_steps: DDIM steps of the first teacher.
         guidance: The first teacher's classifier-free guidance, which students learn to do without.
+        optimizer: "adamw" for all weights, or "muon" for matrices inside blocks.
         learning_rate: AdamW's peak; it falls to 0 along a cosine.
+        muon_learning_rate: Muon's peak, where it is used.
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of the averaged weights that the next stage starts from.
         precision: "bf16" or "no".
@@ -54,11 +58,14 @@ class StudentRecipe:
     """
 
     num_steps: int = 1500
+    first_num_steps: int = 0
     batch_size: int = 32
     num_scenes: int = 8000
     teacher_steps: int = 32
     guidance: float = 4.0
+    optimizer: str = "adamw"
     learning_rate: float = 3e-4
+    muon_learning_rate: float = 3e-4
     warmup_steps: int = 100
     ema_decay: float = 0.995
     precision: str = "bf16"
@@ -184,6 +191,8 @@ def stages_of(method: str, steps: Sequence[int], settings: StudentRecipe) -> tup
     stages: tuple[Stage, ...] = plan(
         steps, teacher_steps=settings.teacher_steps, guidance=settings.guidance
     )
+    if WAYS.get(method).plan is chain and settings.first_num_steps:
+        return replace(stages[0], training_steps=settings.first_num_steps), *stages[1:]
     return stages
 
 
@@ -253,6 +262,8 @@ def loop_of(settings: StudentRecipe, *, minutes: float | None) -> LoopConfig:
     return LoopConfig(
         num_steps=settings.num_steps,
         optimizer=OptimizerConfig(
+            kind=settings.optimizer,
+            muon_learning_rate=settings.muon_learning_rate,
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_steps,
             weight_decay=0.0,

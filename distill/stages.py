@@ -17,12 +17,14 @@ class Stage:
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
             1 where the teacher is a student itself, or is not guided.
         is_chained: Whether the student before it is its teacher, and not the first teacher.
+        training_steps: Optimizer steps that it is taught for; None takes the loop's.
     """
 
     num_steps: int
     teacher_steps: int
     guidance: float = 1.0
     is_chained: bool = False
+    training_steps: int | None = None
 
     @property
     def ratio(self) -> int:

@@ -98,14 +98,20 @@ def teach(
             network = deepcopy(before)
             limit = loop.time_limit_s
             left = None if limit is None else max(0.0, limit - (monotonic() - started))
+            own = replace(
+                loop,
+                num_steps=stage.training_steps or loop.num_steps,
+                seed=loop.seed + stage.num_steps,
+                time_limit_s=left,
+            )
             done = run(
                 make_method(network, teacher, stage),
                 ground.source,
-                replace(loop, seed=loop.seed + stage.num_steps, time_limit_s=left),
+                own,
                 home,
                 sampler=ground.draws(stage.num_steps),
             )
-            if done.step < loop.num_steps:
+            if done.step < own.num_steps:
                 return finished
             student = Student(
                 num_steps=stage.num_steps,

@@ -73,6 +73,13 @@ def test_stages_stopped_anywhere_end_where_one_run_ends(teacher, source, tmp_pat
         taught(teacher, source, tmp_path / "whole", changes=("queue=release",))
 
 
+@pytest.mark.usefixtures("two_sample_prompts")
+def test_the_first_student_may_learn_longer_and_with_another_optimizer(teacher, source, tmp_path):
+    changes = ("first_num_steps=3", "optimizer=muon")
+    students = taught(teacher, source, tmp_path, method="progressive", changes=changes)
+    assert [student.num_samples for student in students] == [3 * 2, 2 * 2]
+
+
 def test_latents_of_another_shape_are_refused(teacher, source):
     def smaller(step):
         batch = source(step)
