@@ -9,6 +9,7 @@ more scenes adds shards and keeps the old ones.
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ class LatentSource:
         self._latents = [np.load(folder / f"{shard:04d}.npy", mmap_mode="r") for shard in shards]
         self._layouts = [np.load(folder / f"{shard:04d}.layout.npy") for shard in shards]
         self._captions = [_read_captions(folder / f"{shard:04d}.jsonl") for shard in shards]
-        self._num_scenes, self._batch_size, self._seed = num_scenes, batch_size, seed
+        self._num_scenes, self.batch_size, self._seed = num_scenes, batch_size, seed
         self._shard_scenes = shard_scenes
 
     def __call__(self, step: int) -> Batch:
@@ -74,9 +75,9 @@ class LatentSource:
             step: From 0.
         """
         rng = numpy_generator(self._seed, "latents", step)
-        rows = rng.integers(self._num_scenes, size=self._batch_size)
+        rows = rng.integers(self._num_scenes, size=self.batch_size)
         shares = np.array([share for _, share in WORDING_SHARES])
-        wordings = np.searchsorted(np.cumsum(shares), rng.random(self._batch_size), side="right")
+        wordings = np.searchsorted(np.cumsum(shares), rng.random(self.batch_size), side="right")
         places = [divmod(int(row), self._shard_scenes) for row in rows]
         latents = np.stack([self._latents[shard][index] for shard, index in places])
         layouts = np.stack([self._layouts[shard][index] for shard, index in places])
@@ -89,6 +90,16 @@ class LatentSource:
             "layouts": torch.from_numpy(layouts).long(),
             "captions": captions,
         }
+
+    def with_batch_size(self, batch_size: int) -> "LatentSource":
+        """Return a source of the same scenes in batches of another size.
+
+        Args:
+            batch_size: Samples a batch.
+        """
+        other = copy(self)
+        other.batch_size = batch_size
+        return other
 
     def standard_deviation(self) -> float:
         """Return the spread of the first shard's latents, for the scaling factor."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -31,11 +32,12 @@ from training.state import Progress
 from training.teacher import (
     PictureSampler,
     TeacherMethod,
-    new_layout_head,
+    new_heads,
     new_scheduler,
     new_transformer,
 )
 from training.text import new_text_encoder, new_tokenizer
+from training.words import WordMethod
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +78,9 @@ class TeacherRecipe:
         learning_rate: AdamW's peak, for embeddings and vectors.
         muon_learning_rate: Muon's peak, for matrices inside blocks.
         warmup_steps: Steps of linear warm-up.
+        word_steps: Optimizer steps before all others, in which the text encoder learns from
+            captions alone; 0 for none.
+        word_batch_size: Captions in each of these, per process.
         save_every: Steps between checkpoints.
         sample_every: Steps between picture grids.
         compiles: Fuse the transformer's operations: minutes at the start, a third faster steps.
@@ -90,6 +95,8 @@ class TeacherRecipe:
     learning_rate: float = 1e-3
     muon_learning_rate: float = 2e-3
     warmup_steps: int = 100
+    word_steps: int = 2000
+    word_batch_size: int = 256
     save_every: int = 250
     sample_every: int = 500
     compiles: bool = False
@@ -191,7 +198,13 @@ def train_teacher(
         role: method.roles[role] for role in ("transformer", "text_encoder")
     }
     before = {} if start_from is None else load_published(start_from, **networks)
-    loop = _teacher_loop(settings, minutes)
+    limit_s = None if minutes is None else 60 * minutes
+    started = monotonic()
+    if settings.word_steps:
+        words = WordMethod(method.roles["text_encoder"], method.roles["word_head"], tokenizer)
+        _learn_words(words, source, settings, run_dir / "words", limit_s)
+    left_s = None if limit_s is None else max(0.0, limit_s - (monotonic() - started))
+    loop = _teacher_loop(settings, left_s)
     if processes.is_main_process:
         write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
     sampler = PictureSampler(tokenizer, autoencoder, scheduler)
@@ -242,7 +255,24 @@ def _latents(settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path) 
     return source
 
 
-def _teacher_loop(settings: TeacherRecipe, minutes: float | None) -> LoopConfig:
+def _learn_words(
+    words: WordMethod,
+    source: LatentSource,
+    settings: TeacherRecipe,
+    run_dir: Path,
+    time_limit_s: float | None,
+) -> None:
+    loop = LoopConfig(
+        num_steps=settings.word_steps,
+        optimizer=OptimizerConfig(kind="muon", learning_rate=settings.learning_rate),
+        seed=settings.seed,
+        save_every=settings.save_every,
+        time_limit_s=time_limit_s,
+    )
+    run(words, source.with_batch_size(settings.word_batch_size), loop, run_dir)
+
+
+def _teacher_loop(settings: TeacherRecipe, time_limit_s: float | None) -> LoopConfig:
     return LoopConfig(
         num_steps=settings.num_steps,
         optimizer=OptimizerConfig(
@@ -254,7 +284,7 @@ def _teacher_loop(settings: TeacherRecipe, minutes: float | None) -> LoopConfig:
         seed=settings.seed,
         save_every=settings.save_every,
         sample_every=settings.sample_every,
-        time_limit_s=None if minutes is None else 60 * minutes,
+        time_limit_s=time_limit_s,
     )
 
 
@@ -273,7 +303,7 @@ def _new_teacher(
     method = TeacherMethod(
         transformer,
         new_text_encoder(tokenizer, width=settings.width),
-        new_layout_head(settings.width),
+        new_heads(settings.width),
         tokenizer,
         scheduler,
         latent_scale=autoencoder.config.scaling_factor,

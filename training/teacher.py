@@ -1,6 +1,6 @@
 """The base diffusion transformer and its text encoder, trained together from scratch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ from core.seeding import torch_generator
 from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES
 from training.method import Batch, Method, Phase, StepOutput
 from training.recorders import save_grid
+from training.word_truth import NounTable, new_word_head, word_error
+from training.words import encode_captions
 
 NUM_TRAIN_STEPS = 1000
 UNIFORM_SHARE = 0.2
 LAYOUT_WEIGHT = 0.1
+WORD_WEIGHT = 0.03
 
 # What people look at while the teacher learns: one prompt of each kind.
 SAMPLE_PROMPTS = (
@@ -56,14 +59,15 @@ class TeacherMethod(Method):
     share, so that both ends are learned too: sampling starts at pure noise.
 
     Halfway through the transformer a linear head also names the noun and colour that stand in each
-    token. Pictures alone teach slowly which word belongs where; the layout, which a drawn world
-    knows, says it outright. The head is thrown away after training, and words stay global: no
-    region ever gets a prompt of its own here.
+    token, and another tells each noun's colour and place from its word (`training/words.py`).
+    Pictures alone teach slowly which word belongs where; the layout, which a drawn world knows,
+    says it outright. The heads are thrown away after training, and words stay global: no region
+    ever gets a prompt of its own here.
 
     Args:
         transformer: The network that learns.
         text_encoder: Learns with it.
-        layout_head: Learns with it, from `new_layout_head`.
+        heads: Learn with it, from `new_heads`.
         tokenizer: Turns captions into tokens.
         scheduler: The noise schedule.
         latent_scale: Factor that brings latents to unit spread.
@@ -77,14 +81,17 @@ class TeacherMethod(Method):
     """
 
     phases = (
-        Phase(name="denoise", trains=frozenset({"transformer", "text_encoder", "layout_head"})),
+        Phase(
+            name="denoise",
+            trains=frozenset({"transformer", "text_encoder", "layout_head", "word_head"}),
+        ),
     )
 
     def __init__(
         self,
         transformer: PixArtTransformer2DModel,
         text_encoder: T5EncoderModel,
-        layout_head: nn.Module,
+        heads: Mapping[str, nn.Module],
         tokenizer: PreTrainedTokenizerFast,
         scheduler: DDIMScheduler,
         *,
@@ -95,10 +102,11 @@ class TeacherMethod(Method):
             {
                 "transformer": transformer,
                 "text_encoder": text_encoder,
-                "layout_head": layout_head,
+                **heads,
             }
         )
         self._tokenizer, self._scheduler, self._scale = tokenizer, scheduler, latent_scale
+        self._nouns = NounTable(tokenizer)
         self._middle_tokens: Tensor | None = None
         blocks = transformer.transformer_blocks
         blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep_tokens)
@@ -112,7 +120,9 @@ class TeacherMethod(Method):
         timesteps = _draw_timesteps(len(latents), generator).to(latents.device)
         noisy = self._scheduler.add_noise(latents, noise, timesteps)
         target = self._scheduler.get_velocity(latents, noise, timesteps)
-        words, mask = self.encode(batch["captions"])
+        tokens, words, mask = encode_captions(
+            self.roles["text_encoder"], self._tokenizer, batch["captions"]
+        )
         predict = self._compiled or self.roles["transformer"]
         velocity = predict(
             noisy, encoder_hidden_states=words, encoder_attention_mask=mask, timestep=timesteps
@@ -122,24 +132,23 @@ class TeacherMethod(Method):
         classes = self.roles["layout_head"](self._middle_tokens).float()
         layout_error, accuracy = _layout_error(classes, batch["layouts"].flatten(1, 2))
         self._middle_tokens = None
+        told = self.roles["word_head"](words).float()
+        truth = self._nouns.look(tokens, batch["layouts"])
+        word_loss, word_colors, word_distance = word_error(told, truth)
         early = timesteps >= NUM_TRAIN_STEPS // 2
         return StepOutput(
-            loss=errors.mean() + LAYOUT_WEIGHT * layout_error,
+            loss=errors.mean() + LAYOUT_WEIGHT * layout_error + WORD_WEIGHT * word_loss,
             metrics={
                 "velocity": errors.detach().mean(),
                 "layout": layout_error.detach(),
                 "layout_accuracy": accuracy,
+                "words": word_loss.detach(),
+                "word_colors": word_colors,
+                "word_distance": word_distance,
                 "noisy_half": _mean_where(errors.detach(), early),
                 "clean_half": _mean_where(errors.detach(), ~early),
             },
         )
-
-    def encode(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return hidden words and their mask, padded to the longest caption only."""
-        device = next(self.roles["text_encoder"].parameters()).device
-        tokens = self._tokenizer(list(captions), padding=True, return_tensors="pt").to(device)
-        hidden = self.roles["text_encoder"](tokens.input_ids, tokens.attention_mask)
-        return hidden.last_hidden_state, tokens.attention_mask
 
     def _keep_tokens(self, _block: nn.Module, _inputs: tuple[Tensor, ...], tokens: Tensor) -> None:
         self._middle_tokens = tokens
@@ -216,15 +225,17 @@ def new_transformer(
     )
 
 
-def new_layout_head(width: int) -> nn.Module:
-    """Return an untrained head that names noun and colour per token.
+def new_heads(width: int) -> dict[str, nn.Module]:
+    """Return the untrained heads: noun and colour of a token, colour and place of a noun's word.
 
     Args:
-        width: The transformer's.
+        width: The transformer's and the text encoder's.
     """
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, NUM_NOUN_CLASSES + NUM_COLOR_CLASSES)
-    )
+    num_classes = NUM_NOUN_CLASSES + NUM_COLOR_CLASSES
+    return {
+        "layout_head": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes)),
+        "word_head": new_word_head(width),
+    }
 
 
 def new_scheduler() -> DDIMScheduler:

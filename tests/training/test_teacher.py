@@ -14,15 +14,20 @@ from training.data import LatentSource, encode_scenes
 from training.recipes import train_autoencoder, train_teacher
 from training.teacher import (
     LAYOUT_WEIGHT,
+    WORD_WEIGHT,
     TeacherMethod,
     _draw_timesteps,
-    new_layout_head,
+    new_heads,
     new_scheduler,
     new_transformer,
 )
 from training.text import new_text_encoder, new_tokenizer
+from training.words import encode_captions
 
-TINY_SETTINGS = ["num_steps=2", "batch_size=4", "num_scenes=16", "width=32", "depth=2"]
+TINY_SETTINGS = [
+    *("num_steps=2", "batch_size=4", "num_scenes=16", "width=32", "depth=2"),
+    *("word_steps=2", "word_batch_size=4"),
+]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +49,7 @@ def tiny_method():
     transformer = new_transformer(width=32, depth=2, latent_channels=12, latent_size=16)
     encoder = new_text_encoder(tokenizer, width=32)
     return TeacherMethod(
-        transformer, encoder, new_layout_head(32), tokenizer, new_scheduler(), latent_scale=0.5
+        transformer, encoder, new_heads(32), tokenizer, new_scheduler(), latent_scale=0.5
     )
 
 
@@ -104,7 +109,10 @@ def test_perfect_velocity_has_no_velocity_error():
     method.roles["transformer"] = Oracle(method.roles["transformer"])
     output = method.step("denoise", batch, torch_generator(3))
     assert float(output.metrics["velocity"]) == 0.0
-    assert output.loss.item() == pytest.approx(LAYOUT_WEIGHT * float(output.metrics["layout"]))
+    told = WORD_WEIGHT * float(output.metrics["words"])
+    assert output.loss.item() == pytest.approx(
+        LAYOUT_WEIGHT * float(output.metrics["layout"]) + told
+    )
 
 
 def test_layout_teaches_the_first_half_of_the_transformer_only():
@@ -122,10 +130,11 @@ def test_layout_teaches_the_first_half_of_the_transformer_only():
 
 
 def test_padding_does_not_change_what_a_caption_means():
-    method = tiny_method().eval()
-    short = "a cat"
-    alone, mask = method.encode([short])
-    padded, _ = method.encode([short, "a red apple to the left of a blue cat, watercolor"])
+    tokenizer, short = new_tokenizer(), "a cat"
+    encoder = new_text_encoder(tokenizer, width=32).eval()
+    _, alone, mask = encode_captions(encoder, tokenizer, [short])
+    long = "a red apple to the left of a blue cat, watercolor"
+    _, padded, _ = encode_captions(encoder, tokenizer, [short, long])
     torch.testing.assert_close(padded[0, : mask.sum()], alone[0], rtol=1e-5, atol=1e-5)
 
 
