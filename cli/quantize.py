@@ -98,7 +98,7 @@ def quantize(
         num_steps=steps or source.num_steps,
         guidance=guidance or source.guidance,
     )
-    pipeline = _load(source)
+    pipeline = _load(source, task.num_steps)
     transformer = run(pipeline, task, _prompts(prompts), run_dir, minutes=minutes)
     _show(run_dir)
     if publish_as:
@@ -116,6 +116,7 @@ class _Source:
     variant: str
     num_steps: int
     guidance: float
+    scheduler: str | None = None
 
 
 def _find(model: str, variant: str | None) -> _Source:
@@ -133,6 +134,7 @@ def _find(model: str, variant: str | None) -> _Source:
             variant=info.variant,
             num_steps=info.default_steps,
             guidance=info.default_guidance,
+            scheduler=info.default_scheduler,
         )
     if variant not in {None, "default"} or not (root / "transformer").is_dir():
         raise CheckpointError(
@@ -156,7 +158,7 @@ def _check_place(model: str, publish_as: str | None) -> None:
         )
 
 
-def _load(source: _Source) -> Any:  # noqa: ANN401 - any diffusers pipeline
+def _load(source: _Source, num_steps: int) -> Any:  # noqa: ANN401 - any diffusers pipeline
     from diffusers import AutoModel, DiffusionPipeline
     from diffusers.utils import logging
 
@@ -175,6 +177,11 @@ def _load(source: _Source) -> Any:  # noqa: ANN401 - any diffusers pipeline
     pipeline = DiffusionPipeline.from_pretrained(
         str(source.root), transformer=transformer, use_safetensors=True, local_files_only=True
     )
+    if source.scheduler is not None:  # what will paint with it decides at which times it is asked
+        from pipelines.schedulers import make_scheduler
+
+        config = dict(pipeline.scheduler.config)
+        pipeline.scheduler = make_scheduler(source.scheduler, config, num_steps)
     return pipeline.to(best_device())
 
 
@@ -220,6 +227,7 @@ def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: st
     entry = {
         "steps": task.num_steps,
         "guidance": task.guidance,
+        **({} if source.scheduler is None else {"scheduler": source.scheduler}),
         "bits": task.precision.weights,
         "parent": source.variant,
         "method": f"{task.method}, {task.precision}",

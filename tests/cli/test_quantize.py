@@ -1,8 +1,12 @@
+import json
+
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import build_app
 from core.errors import CheckpointError, InputError, UnknownNameError
+from pipelines.spec import GenerationSpec
+from pipelines.text_to_image import TextToImage
 
 
 def call(*words):
@@ -33,3 +37,24 @@ def test_wrong_words_are_refused_before_any_work(tmp_path):
     with pytest.raises(CheckpointError, match="There is no folder"):
         call("--model", tmp_path / "none")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_published_variant_is_painted_as_its_parent_is(folder, tmp_path):
+    parent = {"folder": "transformer", "steps": 2, "guidance": 1.0, "scheduler": "ddim"}
+    manifest = {"default": "teacher", "variants": {"teacher": parent}}
+    (folder / "variants.json").write_text(json.dumps(manifest))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n")
+    done = call(
+        *("teacher", "--model", folder, "--method", "minmax", "--recipe", "quick"),
+        *("--set", "num_calibration=2", "--set", "num_rows=16", "--prompts", prompts),
+        *("--run-dir", tmp_path / "run", "--publish-as", "low-bit"),
+    )
+    assert "Variant low-bit" in done.output
+    published = TextToImage.load(folder, variant="low-bit", device="cpu")
+    assert published.info.default_scheduler == "ddim"
+    assert (published.info.default_steps, published.info.default_guidance) == (2, 1.0)
+    assert published.info.bits == 4
+    size = {"width": published.info.sizes[0][0], "height": published.info.sizes[0][1]}
+    spec = GenerationSpec(prompt="a cat", num_steps=2, guidance_scale=1.0, **size)
+    assert published.generate([spec])[0].image.size == published.info.sizes[0]
