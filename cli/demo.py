@@ -46,7 +46,9 @@ def demo(
     signal.signal(signal.SIGTERM, _stop_as_by_ctrl_c)
     output.parent.mkdir(parents=True, exist_ok=True)
     log_file = output.parent / "server.log"
-    with running_server(port=port, log_file=log_file, model=model) as server:
+    with running_server(
+        port=port, log_file=log_file, model=model, further_variants="all"
+    ) as server:
         started = time.perf_counter()
         console.print("Starting a server: it loads the model and paints one picture to warm up.")
         with console.status("Waiting for it ..."):
@@ -88,7 +90,12 @@ def ask(server: ServerProcess, prompt: str, output: Path) -> int:
 
 
 def _how_to_go_on(server: ServerProcess, prompt: str) -> str:
+    studio = f"{server.base_url.removesuffix('/v1')}/studio"
     return f"""
+In a browser, with regions to move and variants to compare:
+
+  {studio}
+
 From a shell:
 
   curl {server.base_url}/images/generations -H 'content-type: application/json' \\

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from core.errors import InputError, UnknownNameError
 
 KINDS = ("adamw", "muon")
 SCHEDULES = ("cosine", "constant")
+POSITIONS = "relative_attention_bias"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +25,9 @@ class OptimizerConfig:
             (embeddings, vectors, convolutions).
         learning_rate: AdamW's peak rate.
         muon_learning_rate: Muon's peak rate; its steps are scaled to AdamW's usual size.
+        position_learning_rate: AdamW's peak rate for tables of relative positions. Their entries
+            add to logits, so they must reach several units: at the rate of other weights a text
+            encoder stays a bag of words for a very long time.
         weight_decay: Decoupled decay of matrices; vectors are not decayed.
         betas: AdamW's moment decays.
         warmup_steps: Steps of linear warm-up.
@@ -33,6 +38,7 @@ class OptimizerConfig:
     kind: str = "adamw"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 1e-3
+    position_learning_rate: float = 1e-2
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = 200
@@ -68,16 +74,20 @@ def build_optimizers(
 
     Returns:
         One AdamW, and for kind "muon" one Muon beside it.
+
+    Source: Raffel et al., arXiv 1910.10683, section 3.1.2: T5 learns at 1e-2, positions included.
     """
     named = [pair for module in modules for pair in module.named_parameters()]
     hidden = [w for name, w in named if config.kind == "muon" and _is_hidden_matrix(name, w)]
-    taken = {id(w) for w in hidden}
+    positions = [w for name, w in named if POSITIONS in name]
+    taken = {id(w) for w in [*hidden, *positions]}
     matrices = [w for _, w in named if id(w) not in taken and w.ndim >= 2]
     vectors = [w for _, w in named if w.ndim < 2]
     adamw = torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
+            *_group(positions, lr=config.position_learning_rate),
         ],
         lr=config.learning_rate,
         betas=config.betas,
@@ -114,6 +124,10 @@ def build_schedules(
         return config.final_share + (1 - config.final_share) * cosine
 
     return [LambdaLR(optimizer, share) for optimizer in optimizers]
+
+
+def _group(weights: list[nn.Parameter], *, lr: float) -> list[dict[str, Any]]:
+    return [{"params": weights, "weight_decay": 0.0, "lr": lr}] if weights else []
 
 
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:

@@ -24,7 +24,7 @@ def test_demo_paints_one_picture_and_says_how_to_go_on(
     demo(once=True, port=0, output=output, prompt="a green dog", model=str(folder))
     told = capsys.readouterr().out
     assert read_png_spec(output.read_bytes()).spec.prompt == "a green dog"
-    assert all(part in told for part in (str(output), "curl", "images.generate", "seed"))
+    assert all(part in told for part in (str(output), "/studio", "curl", "images.generate", "seed"))
     assert 'fewstroke generate "a green dog"' in told
 
 

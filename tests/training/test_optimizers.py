@@ -11,6 +11,7 @@ def small_model():
         {
             "transformer_blocks": nn.ModuleList([nn.Linear(4, 4)]),
             "embed": nn.Embedding(3, 4),
+            "relative_attention_bias": nn.Embedding(8, 2),
         }
     )
 
@@ -36,8 +37,18 @@ def test_muon_takes_matrices_inside_blocks_only():
 
 def test_vectors_are_not_decayed():
     (adamw,) = build_optimizers([small_model()], OptimizerConfig(weight_decay=0.1))
-    for group in adamw.param_groups:
+    for group in adamw.param_groups[:2]:
         assert {w.ndim >= 2 for w in group["params"]} == {group["weight_decay"] > 0}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_tables_of_relative_positions_learn_at_a_rate_of_their_own(kind):
+    model = small_model()
+    config = OptimizerConfig(kind=kind, learning_rate=1e-3, position_learning_rate=0.5)
+    adamw, *_ = build_optimizers([model], config)
+    (table,) = [group for group in adamw.param_groups if group["lr"] == 0.5]
+    assert [id(w) for w in table["params"]] == [id(model["relative_attention_bias"].weight)]
+    assert table["weight_decay"] == 0.0
 
 
 def test_cosine_warms_up_peaks_and_ends_at_its_share():
