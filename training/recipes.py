@@ -36,7 +36,7 @@ from training.teacher import (
     new_scheduler,
     new_transformer,
 )
-from training.text import new_text_encoder, new_tokenizer
+from training.text import look_both_ways, new_text_encoder, new_tokenizer
 from training.words import WordMethod
 
 
@@ -79,7 +79,7 @@ class TeacherRecipe:
         muon_learning_rate: Muon's peak, for matrices inside blocks.
         warmup_steps: Steps of linear warm-up.
         word_steps: Optimizer steps before all others, in which the text encoder learns from
-            captions alone; 0 for none.
+            captions alone, its positions from the start; 0 for none.
         word_batch_size: Captions in each of these, per process.
         save_every: Steps between checkpoints.
         sample_every: Steps between picture grids.
@@ -201,6 +201,7 @@ def train_teacher(
     limit_s = None if minutes is None else 60 * minutes
     started = monotonic()
     if settings.word_steps:
+        look_both_ways(method.roles["text_encoder"])
         words = WordMethod(method.roles["text_encoder"], method.roles["word_head"], tokenizer)
         _learn_words(words, source, settings, run_dir / "words", limit_s)
     left_s = None if limit_s is None else max(0.0, limit_s - (monotonic() - started))

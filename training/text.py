@@ -4,9 +4,11 @@ Words are learned together with the pictures: a word that no caption holds has n
 becomes <unk>.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 
+import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
@@ -14,6 +16,9 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from scenes import captions, vocabulary
 
 MAX_TOKENS = 120
+AVERTED = -4.0
+"""Logit at which a head begins on the side it does not look to."""
+
 MARKS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -58,7 +63,40 @@ def new_text_encoder(tokenizer: PreTrainedTokenizerFast, *, width: int) -> T5Enc
         use_cache=False,
         tie_word_embeddings=False,
     )
-    return T5EncoderModel(config)
+    encoder = T5EncoderModel(config)
+    look_both_ways(encoder)
+    return encoder
+
+
+def look_both_ways(text_encoder: T5EncoderModel) -> None:
+    """Draw the table of relative positions anew, so that each head looks one way.
+
+    Half of the heads look back, half ahead, each with a reach of its own. From a table near zero a
+    word hears the same from both sides, and what is left of what is a symmetry that training
+    leaves late.
+
+    Args:
+        text_encoder: Whose table is overwritten.
+
+    Source: Press et al., arXiv 2108.12409, section 3: logits fall linearly with distance, by
+        geometric slopes. Differs: as a start that training moves, and in two directions.
+    """
+    first = text_encoder.encoder.block[0].layer[0].SelfAttention
+    table = first.relative_attention_bias.weight
+    num_buckets, num_heads = table.shape
+    half = num_buckets // 2
+    exact = half // 2  # buckets of one distance each; the others hold several
+    reach = math.log(text_encoder.config.relative_attention_max_distance / exact)
+    bucket = torch.arange(half, dtype=table.dtype)
+    wide = exact * torch.exp(reach * (bucket - exact) / (half - exact))
+    distance = torch.where(bucket < exact, bucket, wide)
+    for head in range(num_heads):
+        falling = (-(2.0 ** -(head // 2)) * distance).clamp(min=2 * AVERTED)
+        behind, ahead = (falling, AVERTED) if head % 2 == 0 else (AVERTED, falling)
+        with torch.no_grad():
+            table[:half, head] = behind
+            table[half:, head] = ahead
+            table[0, head] = 0.0  # the word itself
 
 
 def _world_words() -> Iterator[str]:

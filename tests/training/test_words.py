@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from core.seeding import torch_generator
 from scenes.layout import NUM_COLOR_CLASSES
 from scenes.vocabulary import COLORS, NOUNS
-from training.text import new_text_encoder, new_tokenizer
+from training.text import AVERTED, new_text_encoder, new_tokenizer
 from training.word_truth import NounTable, new_word_head, word_error
 from training.words import WordMethod
 
@@ -66,6 +66,19 @@ def test_captions_without_nouns_cost_nothing():
     _, truth = look("", scene())
     error, _, _ = word_error(torch.zeros(1, 1, NUM_COLOR_CLASSES + 2), truth)
     assert float(error) == 0.0
+
+
+def test_half_of_the_heads_look_back_and_half_ahead():
+    encoder = new_text_encoder(new_tokenizer(), width=192)
+    attention = encoder.encoder.block[0].layer[0].SelfAttention
+    bias = attention.compute_bias(9, 9)[0].detach()  # heads, from, to
+    middle = bias[:, 4]
+    for head, logits in enumerate(middle):
+        seen, averted = (logits[:5], logits[5:]) if head % 2 == 0 else (logits[4:], logits[:4])
+        assert (averted == AVERTED).all()
+        outwards = seen.flip(0) if head % 2 == 0 else seen
+        assert outwards[0] == 0.0
+        assert (outwards.diff() < 0).all()
 
 
 @pytest.mark.slow
