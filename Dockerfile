@@ -31,7 +31,8 @@ ENV PATH=/opt/fewstroke/bin:$PATH \
     HOME=/data \
     HF_HOME=/data/hub \
     FEWSTROKE_HOST=0.0.0.0 \
-    FEWSTROKE_DATA_DIR=/data
+    FEWSTROKE_DATA_DIR=/data \
+    FEWSTROKE_CACHE_DIR=/data/compiled
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000
