@@ -2,10 +2,10 @@
 # The server alone: no trainers, no tests, no compiler. See docs/operations.md.
 #
 #   docker build -t fewstroke .
-#   docker build -t fewstroke --build-arg TORCH_INDEX_URL=https://... --build-arg EXTRAS=postgres,s3 .
+#   docker build -t fewstroke --build-arg TORCH_INDEX_URL=https://... --build-arg EXTRAS=postgres,openvino,s3 .
 
 FROM python:3.11-slim AS build
-ARG EXTRAS=postgres
+ARG EXTRAS=postgres,openvino
 # an index of torch wheels for the CPU alone makes the image a fraction of the size
 ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -31,7 +31,8 @@ ENV PATH=/opt/fewstroke/bin:$PATH \
     HOME=/data \
     HF_HOME=/data/hub \
     FEWSTROKE_HOST=0.0.0.0 \
-    FEWSTROKE_DATA_DIR=/data
+    FEWSTROKE_DATA_DIR=/data \
+    FEWSTROKE_CACHE_DIR=/data/compiled
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000

@@ -39,15 +39,15 @@ from app.settings import Settings, check_host, read_settings
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.files import Files
+from app.weights.chosen import served_variants
 from app.weights.refresh import Refresher
 from app.weights.releases import ReleaseShelf
 from app.weights.warm_up import warm_up
-from core.errors import CapacityError, ConfigError, UnknownNameError
+from core.errors import CapacityError, ConfigError
 from pipelines.engine import Engine
 from pipelines.intake import Intake
 from pipelines.orders import Limits
 from pipelines.painter import Painter
-from pipelines.store import ModelInfo
 
 SWEEP_EVERY_S = 600.0
 
@@ -203,6 +203,7 @@ async def make_service(
     )
     intake = Intake(painters, limits)
     metrics.watch(intake.state, intake.counters)
+    metrics.watch_backends(intake.variants)
     host = EngineHost(Engine(intake, metrics.count_tick))
     return Service(
         settings=settings,
@@ -296,7 +297,7 @@ def load_painter(settings: Settings, folder: str | Path, variant: str | None) ->
     """Load one variant of a model.
 
     Args:
-        settings: Give device and number format.
+        settings: Give device, number format and backend.
         folder: A checkpoint folder, or a hub name.
         variant: Which variant; None for the folder's default.
 
@@ -306,7 +307,14 @@ def load_painter(settings: Settings, folder: str | Path, variant: str | None) ->
     from pipelines.rows import RowPainter
     from pipelines.text_to_image import TextToImage
 
-    model = TextToImage.load(folder, variant=variant, device=settings.device, dtype=settings.dtype)
+    model = TextToImage.load(
+        folder,
+        variant=variant,
+        device=settings.device,
+        dtype=settings.dtype,
+        backend=settings.backend,
+        cache_dir=settings.cache_dir,
+    )
     return RowPainter(model)
 
 
@@ -339,27 +347,6 @@ def take_port(settings: Settings) -> socket.socket:
             param="port",
         ) from error
     return listener
-
-
-def served_variants(settings: Settings, first: ModelInfo) -> list[str]:
-    """Return which variants are loaded beside the default one.
-
-    Args:
-        settings: Name them.
-        first: The default one; knows all.
-
-    Returns:
-        Their names.
-
-    Raises:
-        UnknownNameError: If the model does not have one of them.
-    """
-    wanted = (settings.serve_variants or "").strip()
-    named = first.variants if wanted == "all" else [name.strip() for name in wanted.split(",")]
-    for name in filter(None, named):
-        if name not in first.variants:
-            raise UnknownNameError("variant", name, first.variants, param="serve_variants")
-    return [name for name in dict.fromkeys(filter(None, named)) if name != first.variant]
 
 
 def _settle(

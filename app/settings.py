@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         description="Number format that the model computes in; none: `bfloat16` on CUDA, "
         "`float32` elsewhere.",
     )
+    backend: Literal["auto", "torch", "openvino", "openvino-int8"] = Field(
+        default="auto",
+        description="What computes the networks; `auto`: OpenVINO where it is installed and the "
+        "model is on the CPU in `float32`, else torch. `openvino-int8` also rounds to 8 bits.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
@@ -130,6 +135,10 @@ class Settings(BaseSettings):
     data_dir: str = Field(
         default="~/.local/share/fewstroke",
         description="Folder for the default database and the default storage; made when missing.",
+    )
+    cache_dir: str = Field(
+        default="~/.cache/fewstroke",
+        description="Folder for compiled networks, so that the next start is quick; up to 8 GiB.",
     )
     database_url: str | None = Field(
         default=None,

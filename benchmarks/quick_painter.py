@@ -16,6 +16,7 @@ from PIL import Image
 import app.main
 import app.worker
 from app.settings import Settings
+from pipelines.accelerate.execution import Execution
 from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
 from pipelines.spec import GenerationSpec
@@ -47,6 +48,7 @@ class QuickPainter:
 
     def __init__(self, step_s: float = 0.01) -> None:
         self._step_s = step_s
+        self.execution = Execution("stripes")
         self.info = ModelInfo(
             name="quick",
             variant="default",

@@ -64,6 +64,10 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; else the faste
 Dtype = Annotated[
     str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="auto, torch, openvino or openvino-int8.", show_default="auto"),
+]
 Grid = Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")]
 Plan = Annotated[
     Path | None,
@@ -102,6 +106,7 @@ def generate(
     variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
+    backend: Backend = None,
     grid: Grid = False,
     plan: Plan = None,
     planner: Planner = "none",
@@ -116,7 +121,7 @@ def generate(
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("Loading the model ..."):
-        painter = load(model=model, variant=variant, device=device, dtype=dtype)
+        painter = load(model=model, variant=variant, device=device, dtype=dtype, backend=backend)
         from pipelines.from_plan import plan_notes
         from pipelines.spec import GenerationSpec
     info = painter.info
@@ -149,7 +154,8 @@ def load(**choices: str | None) -> "TextToImage":
     """Load the model that was chosen here or in the environment.
 
     Args:
-        choices: `model`, `variant`, `device`, `dtype` as in the settings; None leaves it to these.
+        choices: `model`, `variant`, `device`, `dtype`, `backend` as in the settings; None leaves it
+            to these.
 
     Returns:
         The model; what is wrong with it is raised as `TextToImage.load` says.
@@ -159,7 +165,12 @@ def load(**choices: str | None) -> "TextToImage":
 
     chosen = read_settings(**choices)
     return TextToImage.load(
-        chosen.model, variant=chosen.variant, device=chosen.device, dtype=chosen.dtype
+        chosen.model,
+        variant=chosen.variant,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        backend=chosen.backend,
+        cache_dir=chosen.cache_dir,
     )
 
 

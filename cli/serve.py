@@ -31,6 +31,10 @@ def serve(
     dtype: Annotated[
         str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="auto, torch, openvino or openvino-int8.", show_default="auto"),
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
     ] = None,
@@ -65,6 +69,7 @@ def serve(
         variant=variant,
         device=device,
         dtype=dtype,
+        backend=backend,
         host=host,
         port=port,
         allow_public=allow_public or None,

@@ -26,6 +26,10 @@ def worker(
     dtype: Annotated[
         str | None, typer.Option(help="float32 or bfloat16.", show_default="what suits the device")
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="auto, torch, openvino or openvino-int8.", show_default="auto"),
+    ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="json or console.", show_default="json")
     ] = None,
@@ -37,4 +41,11 @@ def worker(
     """
     from app.worker import work
 
-    work(model=model, variant=variant, device=device, dtype=dtype, log_format=log_format)
+    work(
+        model=model,
+        variant=variant,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        log_format=log_format,
+    )

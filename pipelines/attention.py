@@ -70,6 +70,11 @@ class RegionalRow:
         form: How the attention is computed; every form gives the same.
         keep_keys: Whether keys and values are kept between steps.
 
+    Attributes:
+        num_tokens: Image tokens that the weights are for.
+        form: As above.
+        layers: For each layer the encoded texts that it hears, and how much each token hears each.
+
     Raises:
         InputError: If a level has more or fewer texts than there are weights. A depth map of the
             wrong length is raised as `check_depth` says.
@@ -87,7 +92,7 @@ class RegionalRow:
     ) -> None:
         blocks = transformer.transformer_blocks
         check_depth(depth, len(blocks))
-        if not all(_is_plain(block.attn2) for block in blocks):
+        if not all(is_plain(block.attn2) for block in blocks):
             raise UnsupportedError(
                 f"{type(transformer).__name__} normalises queries, keys or words in its "
                 "cross-attention: regions work on PixArt alpha and Sigma."
@@ -99,17 +104,16 @@ class RegionalRow:
                     param="regions",
                 )
         self.num_tokens = asked.weights.shape[1]
-        self._form = form
+        self.form = form
         self._keep_keys = keep_keys
-        project = transformer.caption_projection or torch.nn.Identity()
+        self._transformer = transformer
         weights = asked.weights.to(transformer.device)
         known: dict[LayerRule, Heard] = {}
         for rule in depth:
             if rule not in known:
-                merged = _merged(asked.texts[rule.level], _scoped(weights, rule))
-                texts = [project(text.to(transformer.dtype)[None]) for text in merged[0]]
-                known[rule] = (texts, merged[1])
-        self._layers = [known[rule] for rule in depth]
+                known[rule] = _merged(asked.texts[rule.level], _scoped(weights, rule))
+        self.layers = [known[rule] for rule in depth]
+        self._projected: dict[int, Float[Tensor, "1 _ d"]] = {}
         self._mixers: dict[int, Mixer] = {}
 
     def mix(
@@ -127,15 +131,21 @@ class RegionalRow:
         """
         mixer = self._mixers.get(layer)
         if mixer is None:
-            texts, weights = self._layers[layer]
-            keys_values = [_keys_values(attn, text) for text in texts]
-            mixer = make_mixer(keys_values, weights, self._form)
+            texts, weights = self.layers[layer]
+            keys_values = [_keys_values(attn, self._project(text)) for text in texts]
+            mixer = make_mixer(keys_values, weights, self.form)
             if self._keep_keys:
                 self._mixers[layer] = mixer
         return mixer(query)
 
+    def _project(self, text: Float[Tensor, "_ d"]) -> Float[Tensor, "1 _ k"]:
+        if id(text) not in self._projected:
+            project = self._transformer.caption_projection or torch.nn.Identity()
+            self._projected[id(text)] = project(text.to(self._transformer.dtype)[None])
+        return self._projected[id(text)]
 
-Heard = tuple[list[Float[Tensor, "1 _ d"]], Float[Tensor, "texts n"]]
+
+Heard = tuple[list[Float[Tensor, "_ d"]], Float[Tensor, "texts n"]]
 
 
 class RegionalProcessor:
@@ -240,7 +250,12 @@ def _heads(x: Float[Tensor, "b n d"], num_heads: int) -> Float[Tensor, "b heads 
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def _is_plain(attn: Attention) -> bool:
+def is_plain(attn: Attention) -> bool:
+    """Return whether a layer does nothing but attend.
+
+    Args:
+        attn: A cross-attention.
+    """
     norms = ("spatial_norm", "group_norm", "norm_cross", "norm_q", "norm_k")
     untouched = all(getattr(attn, name, None) is None for name in norms)
     return untouched and not attn.residual_connection and attn.rescale_output_factor == 1

@@ -1,16 +1,16 @@
 """Words to vectors: each text is encoded once, alone and unpadded, and kept."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedTokenizerBase
 
 from pipelines.invariance import padded_length
 
@@ -23,19 +23,19 @@ class PromptEncoder:
 
     Args:
         tokenizer: Splits a text; appends the end mark.
-        text_encoder: Turns tokens into vectors.
+        encode_ids: Turns the tokens of one text into vectors.
         max_num_texts: How many texts are remembered; the least recently used goes first.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        text_encoder: T5EncoderModel,
+        encode_ids: Callable[[Int[Tensor, "1 l"]], Float[Tensor, "l d"]],
         *,
         max_num_texts: int = 128,
     ) -> None:
         self._tokenizer = tokenizer
-        self._text_encoder = text_encoder
+        self._encode_ids = encode_ids
         self._max_num_texts = max_num_texts
         self._known: OrderedDict[str, Float[Tensor, "l d"]] = OrderedDict()
         # Requests are counted on one thread while others are encoded on another; a fast tokenizer
@@ -53,8 +53,7 @@ class PromptEncoder:
         """
         key = normalised(text)
         if key not in self._known:
-            ids = torch.tensor([self._token_ids(key)], device=self._text_encoder.device)
-            self._known[key] = self._text_encoder(ids, attention_mask=torch.ones_like(ids))[0][0]
+            self._known[key] = self._encode_ids(torch.tensor([self._token_ids(key)]))
             if len(self._known) > self._max_num_texts:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)

@@ -1,15 +1,12 @@
 """One forward pass: pictures at any steps, with any words, guidance and regions, together."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipelines.attention import regional_attention
-from pipelines.components import Components
-from pipelines.conditioning import stack_words
+from pipelines.accelerate.networks import Networks
 from pipelines.heard import Heard
 
 
@@ -17,14 +14,11 @@ class Forward:
     """Asks the transformer once what pictures hide.
 
     Args:
-        parts: The model's networks.
-        latent_factor: Pixels along an edge for one latent cell.
+        networks: What computes it.
     """
 
-    def __init__(self, parts: Components, latent_factor: int) -> None:
-        self._transformer = parts.transformer
-        self._dtype = parts.dtype
-        self._latent_factor = latent_factor
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
 
     def __call__(
         self,
@@ -55,16 +49,12 @@ class Forward:
         places = [*guided, *range(len(heard))]
         is_plain_batch = places == list(range(len(heard)))
         inputs = latents if is_plain_batch else latents[places]
-        stacked = stack_words([text for text in words if text is not None])
-        with regional_attention(self._transformer, regions):
-            output = self._transformer(
-                inputs.to(self._dtype),
-                encoder_hidden_states=stacked.vectors,
-                encoder_attention_mask=stacked.mask,
-                timestep=timesteps[places].to(inputs.device),
-                added_cond_kwargs=self._micro_conditions(inputs),
-                return_dict=False,
-            )[0].float()
+        output = self._networks.denoise(
+            inputs,
+            timesteps[places].to(inputs.device),
+            [text for text in words if text is not None],
+            regions,
+        )
         # A model that learned its variance predicts it in a second half, which no solver here uses.
         output = output[:, : latents.shape[1]]
         without, with_words = output[: len(guided)], output[len(guided) :]
@@ -77,13 +67,3 @@ class Forward:
         mixed = with_words.clone()
         mixed[guided] = without + strength * (with_words[guided] - without)
         return mixed
-
-    def _micro_conditions(self, inputs: Float[Tensor, "b c h w"]) -> dict[str, Tensor | None]:
-        if not self._transformer.use_additional_conditions:
-            return {"resolution": None, "aspect_ratio": None}
-        height, width = (edge * self._latent_factor for edge in inputs.shape[-2:])
-        make = partial(torch.tensor, dtype=self._dtype, device=inputs.device)
-        return {
-            "resolution": make([height, width]).repeat(len(inputs), 1),
-            "aspect_ratio": make([height / width]).repeat(len(inputs), 1),
-        }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from pipelines.accelerate.execution import Execution
 from pipelines.spec import GenerationSpec
 
 if TYPE_CHECKING:  # or else whoever only speaks of painters loads torch
@@ -22,6 +23,10 @@ class Painter(Protocol):
     @property
     def info(self) -> "ModelInfo":
         """What is loaded."""
+
+    @property
+    def execution(self) -> Execution:
+        """What computes it, and how often something else had to; read from any thread."""
 
     def check(self, spec: GenerationSpec) -> None:
         """Refuse, before any work, a picture that this model cannot paint as asked.

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from core.errors import DeviceMemoryError, NumericsError
+from pipelines.accelerate.execution import Execution
 from pipelines.heard import Heard
 from pipelines.invariance import padded_length
 from pipelines.schedulers import make_scheduler
@@ -45,6 +46,11 @@ class RowPainter:
     def info(self) -> ModelInfo:
         """What is loaded."""
         return self.model.info
+
+    @property
+    def execution(self) -> Execution:
+        """What computes it."""
+        return self.model.networks.execution
 
     def check(self, spec: GenerationSpec) -> None:
         """Refuse, before any work, a picture that this model cannot paint as asked.

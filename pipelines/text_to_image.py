@@ -13,6 +13,8 @@ from torch import Tensor
 
 from core.errors import DeviceMemoryError, GenerationCancelledError, NumericsError
 from core.seeding import torch_generator
+from pipelines.accelerate.choose import make_networks
+from pipelines.accelerate.networks import Networks, TorchNetworks
 from pipelines.checks import check_spec
 from pipelines.components import Components, load_components
 from pipelines.conditioning import PromptEncoder
@@ -33,8 +35,9 @@ class TextToImage:
         parts: Its networks.
         num_rows: Pictures that go through a network together. At 1 a picture is the same to the
             last bit whatever it is asked for with; more is faster on a GPU, where sums may then be
-            taken in another order. None takes 1 on the CPU and 8 elsewhere.
+            taken in another order. None takes what suits the backend: 1 for torch on the CPU.
         form: How regional attention is computed; every form gives the same.
+        networks: What computes it; None takes the parts as they are.
     """
 
     def __init__(
@@ -44,16 +47,18 @@ class TextToImage:
         *,
         num_rows: int | None = None,
         form: Form | MixerMaker = "auto",
+        networks: Networks | None = None,
     ) -> None:
         self.info: ModelInfo = checkpoint.info
-        self.num_rows = num_rows or (1 if parts.device.type == "cpu" else 8)
+        self.networks = networks or TorchNetworks(parts, checkpoint.info.latent_factor)
+        self.num_rows = num_rows or self.networks.num_rows
         self.noise_schedule = checkpoint.scheduler_config
         self.parts = parts
         # A request for ten pictures asks the same ten times, on the server's event loop.
         self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self.noise_schedule))
-        self.words = PromptEncoder(parts.tokenizer, parts.text_encoder)
+        self.words = PromptEncoder(parts.tokenizer, self.networks.encode)
         self._listener = Listener(parts, self.words, checkpoint.info.latent_factor, form=form)
-        self._forward = Forward(parts, checkpoint.info.latent_factor)
+        self._forward = Forward(self.networks)
         if parts.device.type == "cpu":
             keep_rows_apart(parts.transformer)
 
@@ -66,6 +71,8 @@ class TextToImage:
         device: str | None = None,
         dtype: str | None = None,
         num_rows: int | None = None,
+        backend: str = "torch",
+        cache_dir: str | Path | None = None,
     ) -> "TextToImage":
         """Open a checkpoint and load it.
 
@@ -75,6 +82,9 @@ class TextToImage:
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that is there.
             dtype: "float32" or "bfloat16"; None takes bfloat16 on CUDA and float32 elsewhere.
             num_rows: Pictures that go through a network together, as the class says.
+            backend: What computes the networks: "torch", "openvino", "openvino-int8", or "auto"
+                for the fastest that is installed and stays within a ten thousandth of torch.
+            cache_dir: Where compiled networks are kept for the next start; None keeps none.
 
         Returns:
             The model, ready to paint. What is wrong with the folder, the device or the names is
@@ -82,7 +92,8 @@ class TextToImage:
         """
         checkpoint = open_checkpoint(path_or_hub, variant=variant)
         parts = load_components(checkpoint, device=device, dtype=dtype)
-        return cls(checkpoint, parts, num_rows=num_rows)
+        networks = make_networks(backend, checkpoint.info, parts, cache_dir=cache_dir)
+        return cls(checkpoint, parts, num_rows=num_rows, networks=networks)
 
     def check(self, spec: GenerationSpec) -> None:
         """Refuse, before any work, what this model would paint otherwise than asked.
@@ -275,8 +286,7 @@ class TextToImage:
         vae = self.parts.vae
         images: list[Image.Image] = []
         for rows in self._rows(len(latents)):
-            scaled = (latents[rows] / vae.config["scaling_factor"]).to(self.parts.dtype)
-            pixels = vae.decode(scaled, return_dict=False)[0].float()
+            pixels = self.networks.decode(latents[rows] / vae.config["scaling_factor"])
             if not torch.isfinite(pixels).all():
                 raise NumericsError(
                     f"The VAE of {self.info.name} left NaN or infinity in {self.parts.dtype}: "

@@ -15,7 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is first imported
 
 # servers of tests keep their database and their files here, and never in the home folder
 os.environ["FEWSTROKE_DATA_DIR"] = tempfile.mkdtemp(prefix="fewstroke-tests-")
-atexit.register(shutil.rmtree, os.environ["FEWSTROKE_DATA_DIR"], ignore_errors=True)
+os.environ["FEWSTROKE_CACHE_DIR"] = tempfile.mkdtemp(prefix="fewstroke-compiled-")
+for folder in ("FEWSTROKE_DATA_DIR", "FEWSTROKE_CACHE_DIR"):
+    atexit.register(shutil.rmtree, os.environ[folder], ignore_errors=True)
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 

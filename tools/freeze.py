@@ -15,7 +15,7 @@ HEADER = """\
 # tools/setup.sh installs torch first, by itself: resolved together with the rest, pip may pick
 # a build several times as large.
 """
-EXTRAS = ("train", "dev")
+EXTRAS = ("train", "dev", "openvino")
 
 
 def main() -> None:

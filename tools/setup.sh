@@ -13,11 +13,11 @@ main() {
   case "${1:-}" in
     serve)
       make_environment
-      install_packages .
+      install_packages '.[openvino]'
       ;;
     dev)
       make_environment
-      install_packages '.[train,dev]'
+      install_packages '.[train,dev,openvino]'
       ;;
     font) ensure_font ;;
     postgres) offer_postgres ;;

@@ -112,17 +112,18 @@ def to_assignment(
     )
 
 
-def to_card(variants: Mapping[str, ModelInfo], settings: Settings, loaded_at: int) -> ModelCard:
+def to_card(painters: Mapping[str, Painter], settings: Settings, loaded_at: int) -> ModelCard:
     """Turn what is served into what `/v1/models` shows.
 
     Args:
-        variants: The served variants, the default first.
+        painters: The served variants, the default first.
         settings: The server's limits.
         loaded_at: When the default was loaded, in Unix seconds.
 
     Returns:
         The model's card.
     """
+    variants = {name: painter.info for name, painter in painters.items()}
     model = next(iter(variants.values()))
     return ModelCard(
         id=model.name,
@@ -136,6 +137,9 @@ def to_card(variants: Mapping[str, ModelInfo], settings: Settings, loaded_at: in
                 steps=info.default_steps,
                 guidance=info.default_guidance,
                 bits=info.bits,
+                backend=painters[name].execution.backend,
+                tolerance=painters[name].execution.tolerance,
+                fallbacks=dict(painters[name].execution.fallbacks),
                 origin=dict(info.origin),
             )
             for name, info in variants.items()

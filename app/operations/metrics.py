@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pipelines.orders import Counters, QueueState, Tick
+from pipelines.painter import Painter
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -59,6 +60,14 @@ class Metrics:
             counters: What it did.
         """
         self.registry.register(_EngineCollector(state, counters))
+
+    def watch_backends(self, painters: Callable[[], Mapping[str, Painter]]) -> None:
+        """Read how often plain torch stood in, whenever Prometheus asks.
+
+        Args:
+            painters: The served variants by name.
+        """
+        self.registry.register(_BackendCollector(painters))
 
     def count_tick(self, tick: Tick) -> None:
         """Note one round of the engine; called from its thread.
@@ -141,6 +150,24 @@ class _EngineCollector(Collector):
             family = CounterMetricFamily(f"fewstroke_engine_{name}", f"The engine's {what}.")
             family.add_metric((), value)
             yield family
+
+
+class _BackendCollector(Collector):
+    def __init__(self, painters: Callable[[], Mapping[str, Painter]]) -> None:
+        self._painters = painters
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one number for each variant and reason that there was."""
+        family = CounterMetricFamily(
+            "fewstroke_backend_fallbacks",
+            "Calls of a network that plain torch took over.",
+            labels=("variant", "backend", "reason"),
+        )
+        for variant, painter in self._painters().items():
+            execution = painter.execution
+            for reason, count in execution.fallbacks.items():
+                family.add_metric((variant, execution.backend, reason), count)
+        yield family
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

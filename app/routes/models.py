@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("", summary="List the models")
 async def list_models(service: ServiceDep) -> ModelList:
     """List what can be passed as `model`: one model, in one or more variants."""
-    return ModelList(data=[to_card(service.models, service.settings, service.loaded_at)])
+    return ModelList(data=[to_card(service.painters, service.settings, service.loaded_at)])
 
 
 @router.get(
@@ -26,6 +26,5 @@ async def show_model(
     model_id: Annotated[str, Path(description="A model that the list names.")], service: ServiceDep
 ) -> ModelCard:
     """Show one model with its variants, revisions, sizes and defaults."""
-    models = service.models
-    check_model_name(model_id, next(iter(models.values())))
-    return to_card(models, service.settings, service.loaded_at)
+    check_model_name(model_id, next(iter(service.models.values())))
+    return to_card(service.painters, service.settings, service.loaded_at)

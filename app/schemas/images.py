@@ -267,6 +267,13 @@ class VariantCard(BaseModel):
     steps: int = Field(description="Its own denoising steps.")
     guidance: float = Field(description="Its own guidance scale.")
     bits: int = Field(description="Bits per weight.")
+    backend: str = Field(description="What computes it.")
+    tolerance: float = Field(
+        description="Largest relative distance of one pass from plain torch that is let through."
+    )
+    fallbacks: dict[str, int] = Field(
+        description="How often plain torch stood in for the backend since the start, by reason."
+    )
     origin: dict[str, Any] = Field(
         description="Where it comes from: `parent`, `method`, `data`, `metrics`, `sha256`."
     )

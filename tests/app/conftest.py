@@ -24,6 +24,7 @@ from app.settings import Settings
 from app.storage.database import Database
 from benchmarks.postgres_cluster import new_database, postgres_cluster
 from core.errors import MissingAssetError
+from pipelines.accelerate.execution import Execution
 from pipelines.orders import Counters
 from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
@@ -117,6 +118,7 @@ class SteppedPainter:
             variants=("default",),
             origin={},
         )
+        self.execution = Execution("stripes")
         self.steps_done = 0
         self.passes_begun = 0
         self.passes_ended = 0

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from core.errors import InputError
+from pipelines.accelerate.execution import Execution
 from pipelines.engine import Engine
 from pipelines.events import Done, Event
 from pipelines.intake import Intake
@@ -28,6 +29,7 @@ class CountingPainter:
 
     def __init__(self, revision: str = "one") -> None:
         self.info: Any = SimpleNamespace(name="counting", revision=revision, variant="default")
+        self.execution = Execution("counting")
         self.passes: list[list[tuple[int, int]]] = []
         self.decoded: list[list[int]] = []
         self.begun: list[int] = []

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from pipelines.components import load_components
+from pipelines.accelerate.networks import TorchNetworks
+from pipelines.components import Components, load_components
 from pipelines.conditioning import PromptEncoder, stack_words
 from pipelines.invariance import WORDS_BUCKET
 from pipelines.store import open_checkpoint
@@ -13,9 +14,14 @@ TEXTS = ["a red apple", "", "Two blue cat above the green dog , watercolor .  "]
 
 
 @pytest.fixture
-def encoder(folder: Path) -> PromptEncoder:
-    parts = load_components(open_checkpoint(folder), device="cpu")
-    return PromptEncoder(parts.tokenizer, parts.text_encoder, max_num_texts=2)
+def parts(folder: Path) -> Components:
+    return load_components(open_checkpoint(folder), device="cpu")
+
+
+@pytest.fixture
+def encoder(parts: Components) -> PromptEncoder:
+    networks = TorchNetworks(parts, latent_factor=8)
+    return PromptEncoder(parts.tokenizer, networks.encode, max_num_texts=2)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -30,9 +36,11 @@ def test_unpadded_words_equal_stock_padded_words(
     torch.testing.assert_close(ours, padded[0, : len(ours)], atol=2e-6, rtol=1e-5)
 
 
-def test_a_text_is_encoded_once_and_the_oldest_forgotten(encoder: PromptEncoder) -> None:
+def test_a_text_is_encoded_once_and_the_oldest_forgotten(
+    encoder: PromptEncoder, parts: Components
+) -> None:
     calls = []
-    encoder._text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    parts.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     for text in ("a cat", "A CAT ", "a dog", "a cat"):
         encoder.encode(text)
     assert len(calls) == 2

@@ -91,5 +91,5 @@ def test_fields_that_contradict_each_other_are_refused(fields: dict[str, Any], p
 
 
 def test_a_card_shows_the_servers_limits() -> None:
-    card = to_card({"default": PAINTER.info}, Settings(max_steps=30), loaded_at=5)
+    card = to_card({"default": PAINTER}, Settings(max_steps=30), loaded_at=5)
     assert (card.max_steps, card.created, card.sizes) == (30, 5, ["128x128", "256x128"])

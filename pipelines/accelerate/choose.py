@@ -1,0 +1,150 @@
+"""Which backend computes a model. Add one by filing it in `BACKENDS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from core.errors import ConfigError, UnsupportedError
+from core.registry import Registry
+from pipelines.accelerate.execution import Execution
+from pipelines.accelerate.networks import Networks, TorchNetworks
+from pipelines.accelerate.openvino_runtime import is_installed, why_not
+from pipelines.accelerate.shelf import Shelf
+from pipelines.components import Components
+from pipelines.store import ModelInfo
+from quant.precision import MAX_BITS
+from quant.store import packed_layers
+
+AUTO = "auto"
+
+EXACT = 1e-4
+"""Largest distance from plain torch where nothing is rounded but float32 itself."""
+
+ROUNDED = 0.1
+"""Largest distance from plain torch where inputs of matrix products are rounded to eight bits."""
+
+COARSE = 0.2
+"""The same for fewer bits, where the least difference may move an input to the next code."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What a backend gets to work with.
+
+    Attributes:
+        info: What the model is.
+        parts: Its networks in torch.
+        shelf: Where compiled networks are kept; None keeps none.
+    """
+
+    info: ModelInfo
+    parts: Components
+    shelf: Shelf | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """A way to compute a model.
+
+    Attributes:
+        make: Takes the networks over.
+        why_not: Says why it cannot be used on this machine; None if it can.
+    """
+
+    make: Callable[[Setup], Networks]
+    why_not: Callable[[], str | None]
+
+
+BACKENDS: Registry[Backend] = Registry("backend")
+
+
+def make_networks(
+    name: str, info: ModelInfo, parts: Components, *, cache_dir: str | Path | None = None
+) -> Networks:
+    """Hand a model to a backend.
+
+    Args:
+        name: A registered backend, or "auto" for the fastest that is installed and rounds nothing
+            that the model does not.
+        info: What the model is.
+        parts: Its networks in torch.
+        cache_dir: Where compiled networks are kept for the next start; None keeps none.
+
+    Returns:
+        The networks. A backend that is there but cannot take this model is replaced by torch,
+        which `execution.fallbacks` then says.
+
+    Raises:
+        ConfigError: If the backend was named and is not there. An UnknownNameError lists the known.
+    """
+    shelf = Shelf(Path(cache_dir).expanduser()) if cache_dir else None
+    setup = Setup(info=info, parts=parts, shelf=shelf)
+    chosen = _wanted(parts) if name == AUTO else name
+    backend = BACKENDS.get(chosen, param="backend")
+    why = backend.why_not()
+    if why is None:
+        try:
+            return backend.make(setup)
+        except UnsupportedError as error:
+            why = error.message
+    elif name != AUTO:
+        raise ConfigError(f"Backend {chosen!r} cannot be used: {why}", param="backend")
+    plain = _torch(setup)
+    if is_installed():  # or else nobody expected it
+        plain.execution.fall_back("backend", f"{chosen} cannot take {info.name}: {why}")
+    return plain
+
+
+def _wanted(parts: Components) -> str:
+    return "openvino" if _is_plain_cpu(parts) else "torch"
+
+
+def _is_plain_cpu(parts: Components) -> bool:
+    return parts.device.type == "cpu" and parts.dtype == torch.float32
+
+
+def _torch(setup: Setup) -> Networks:
+    return TorchNetworks(setup.parts, setup.info.latent_factor)
+
+
+def _openvino(setup: Setup) -> Networks:
+    return _compiled("openvino", setup, rounds=False)
+
+
+def _openvino_int8(setup: Setup) -> Networks:
+    return _compiled("openvino-int8", setup, rounds=True)
+
+
+def _compiled(name: str, setup: Setup, *, rounds: bool) -> Networks:
+    from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
+
+    parts = setup.parts
+    if not _is_plain_cpu(parts):
+        raise ConfigError(
+            f"Backend {name!r} computes on the CPU in float32, not on {parts.device} in "
+            f"{parts.dtype}: leave device and dtype out, or take backend torch.",
+            param="backend",
+        )
+    return OpenvinoNetworks(
+        parts,
+        setup.info.latent_factor,
+        execution=Execution(name, tolerance=_tolerance(parts, rounds=rounds)),
+        revision=setup.info.revision,
+        shelf=setup.shelf,
+        rounding=Rounding(weights=rounds),
+    )
+
+
+def _tolerance(parts: Components, *, rounds: bool) -> float:
+    layers = packed_layers(parts.transformer).values()
+    bits = {layer.form.activation_bits for layer in layers} - {0}
+    if any(width < MAX_BITS for width in bits):
+        return COARSE
+    return ROUNDED if rounds or bits else EXACT
+
+
+BACKENDS.add("torch", Backend(make=_torch, why_not=lambda: None))
+BACKENDS.add("openvino", Backend(make=_openvino, why_not=why_not))
+BACKENDS.add("openvino-int8", Backend(make=_openvino_int8, why_not=why_not))

@@ -1,0 +1,126 @@
+"""The three networks of a model behind one interface, and their plain form in torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipelines.accelerate.execution import Execution
+from pipelines.attention import RegionalRow, regional_attention
+from pipelines.components import Components
+from pipelines.conditioning import stack_words
+
+
+class Networks(ABC):
+    """What a picture is computed by.
+
+    Every row's numbers depend on that row alone, whatever goes through together with it.
+
+    Args:
+        execution: Which backend this is.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Pictures that go together where nothing else is asked for."""
+
+    @abstractmethod
+    def encode(self, ids: Int[Tensor, "1 l"]) -> Float[Tensor, "l d"]:
+        """Turn the tokens of one text into vectors.
+
+        Args:
+            ids: Token numbers, end mark included, no padding.
+        """
+
+    @abstractmethod
+    def denoise(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, " b"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+    ) -> Float[Tensor, "b o h w"]:
+        """Run the transformer once.
+
+        Args:
+            latents: Noisy latents in float32.
+            timesteps: How noisy each row is, 0..999.
+            words: What each row hears, unpadded.
+            regions: What the regions of each row hear instead; None where it has none.
+
+        Returns:
+            The transformer's output in float32, a learned variance included.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """Turn latents, on the VAE's own scale, into pixels of about -1..1.
+
+        Args:
+            latents: Finished latents in float32.
+        """
+
+
+class TorchNetworks(Networks):
+    """The networks as diffusers and transformers wrote them.
+
+    Args:
+        parts: The model's networks.
+        latent_factor: Pixels along an edge for one latent cell.
+    """
+
+    def __init__(self, parts: Components, latent_factor: int) -> None:
+        super().__init__(Execution("torch"))
+        self._parts = parts
+        self._latent_factor = latent_factor
+
+    @property
+    def num_rows(self) -> int:
+        """One on the CPU, where more are no faster and sums might be taken in another order."""
+        return 1 if self._parts.device.type == "cpu" else 8
+
+    def encode(self, ids: Int[Tensor, "1 l"]) -> Float[Tensor, "l d"]:
+        """One forward pass of the text encoder."""
+        ids = ids.to(self._parts.text_encoder.device)
+        return self._parts.text_encoder(ids, attention_mask=torch.ones_like(ids))[0][0]
+
+    def denoise(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, " b"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+    ) -> Float[Tensor, "b o h w"]:
+        """One forward pass of the transformer for all rows."""
+        transformer = self._parts.transformer
+        stacked = stack_words(words)
+        with regional_attention(transformer, regions):
+            return transformer(
+                latents.to(self._parts.dtype),
+                encoder_hidden_states=stacked.vectors,
+                encoder_attention_mask=stacked.mask,
+                timestep=timesteps.to(latents.device),
+                added_cond_kwargs=self._micro_conditions(latents),
+                return_dict=False,
+            )[0].float()
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """One forward pass of the decoder."""
+        return self._parts.vae.decode(latents.to(self._parts.dtype), return_dict=False)[0].float()
+
+    def _micro_conditions(self, latents: Float[Tensor, "b c h w"]) -> dict[str, Tensor | None]:
+        if not self._parts.transformer.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = (edge * self._latent_factor for edge in latents.shape[-2:])
+        make = partial(torch.tensor, dtype=self._parts.dtype, device=latents.device)
+        return {
+            "resolution": make([height, width]).repeat(len(latents), 1),
+            "aspect_ratio": make([height / width]).repeat(len(latents), 1),
+        }

@@ -1,0 +1,297 @@
+"""The networks compiled by OpenVINO, each checked once against plain torch before it is trusted."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from core.devices import usable_cores
+from core.errors import UnsupportedError
+from pipelines.accelerate.execution import Execution
+from pipelines.accelerate.graphs import RowDecoder, RowEncoder, RowTransformer, row_words
+from pipelines.accelerate.networks import Networks, TorchNetworks
+from pipelines.accelerate.openvino_graphs import in_eight_bits, to_graph
+from pipelines.accelerate.openvino_runtime import CompiledNetwork, core, machine_key
+from pipelines.accelerate.shelf import Shelf
+from pipelines.attention import RegionalRow, is_plain
+from pipelines.components import Components
+from quant.constants import IntegerWeights
+from quant.store import packed_layers
+
+FORMAT = 1
+"""Changes whenever graphs are made in another way, so that kept ones are made anew."""
+
+LARGEST_GROUP = 256
+"""Most inputs that share one scale when inputs are rounded while running."""
+
+SMALL_NETWORK = 100_000_000
+"""Parameters up to which rows run side by side: larger networks keep all threads busy with one,
+and weights are held once for each number of lanes."""
+
+ALL = slice(None)
+
+log = logging.getLogger(__name__)
+
+
+class _RefusedError(Exception):
+    """A compiled network that must not be used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rounding:
+    """How far a compiled transformer may leave float.
+
+    Attributes:
+        weights: Whether float weights inside the blocks are rounded to eight bits.
+        expand: Whether low-bit codes are kept in eight bits instead of as few as they fit in.
+    """
+
+    weights: bool = False
+    expand: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Task:
+    """A network for one size of picture: how to make it, and what it depends on."""
+
+    name: str
+    size: tuple[int, ...]
+    make: Callable[[], Any]
+    num_lanes: int = 1
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.name, self.size
+
+
+class OpenvinoNetworks(Networks):
+    """The networks as compiled graphs, made when a size is first asked for.
+
+    Whatever cannot be compiled, or comes out otherwise than from plain torch, is computed by
+    plain torch: logged once, counted always.
+
+    Args:
+        parts: The model's networks, on the CPU in float32.
+        latent_factor: Pixels along an edge for one latent cell.
+        execution: Name and tolerance.
+        revision: Content hash of the model's files.
+        shelf: Where compiled networks are kept; None keeps none.
+        rounding: How far it may leave float.
+        num_threads: CPU threads; None takes as many as torch does.
+    """
+
+    def __init__(
+        self,
+        parts: Components,
+        latent_factor: int,
+        *,
+        execution: Execution,
+        revision: str,
+        shelf: Shelf | None,
+        rounding: Rounding,
+        num_threads: int | None = None,
+    ) -> None:
+        super().__init__(execution)
+        if not all(is_plain(block.attn2) for block in parts.transformer.transformer_blocks):
+            raise UnsupportedError("Its cross-attention is of another kind than PixArt's.")
+        self._twin = TorchNetworks(parts, latent_factor)
+        self._parts = parts
+        self._factor = latent_factor
+        self._revision = revision
+        self._shelf = shelf
+        self._rounding = rounding
+        self._threads = num_threads or min(torch.get_num_threads(), usable_cores())
+        num_parameters = sum(weight.numel() for weight in parts.transformer.parameters())
+        self._num_lanes = self._threads if num_parameters <= SMALL_NETWORK else 1
+        self._ready: dict[tuple[object, ...], CompiledNetwork] = {}
+        self._refused: dict[tuple[object, ...], str] = {}
+        self._trusted: set[tuple[object, ...]] = set()
+
+    @property
+    def num_rows(self) -> int:
+        """As many as run side by side, twice: one row may wait while others are computed."""
+        return 2 * self._num_lanes
+
+    def encode(self, ids: Int[Tensor, "1 l"]) -> Float[Tensor, "l d"]:
+        """One unpadded text."""
+        task = _Task(name="text_encoder", size=(), make=self._make_encoder)
+        return self._run(task, [[ids]], lambda _: self._twin.encode(ids)[None])[0]
+
+    def denoise(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, " b"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+    ) -> Float[Tensor, "b o h w"]:
+        """Each row by itself, several side by side."""
+
+        def plain(rows: slice) -> Tensor:
+            return self._twin.denoise(latents[rows], timesteps[rows], words[rows], regions[rows])
+
+        if any(row is not None and not isinstance(row.form, str) for row in regions):
+            self.execution.fall_back(
+                "form", "another mixture than weighted attention was asked for"
+            )
+            return plain(ALL)
+        height, width = latents.shape[-2:]
+        task = _Task(
+            name="transformer",
+            size=(height, width),
+            make=lambda: self._make_transformer(height, width),
+            num_lanes=self._num_lanes,
+            settings=self._inputs_rounded(),
+        )
+        num_layers = len(self._parts.transformer.transformer_blocks)
+        num_tokens = math.prod(
+            edge // self._parts.transformer.config["patch_size"] for edge in (height, width)
+        )
+        rows = [
+            [
+                latents[place : place + 1],
+                timesteps[place : place + 1].float(),
+                *row_words(text, row, num_layers=num_layers, num_tokens=num_tokens),
+            ]
+            for place, (text, row) in enumerate(zip(words, regions, strict=True))
+        ]
+        return self._run(task, rows, plain)
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """Each picture by itself, several side by side; in tiles by plain torch."""
+
+        def plain(rows: slice) -> Tensor:
+            return self._twin.decode(latents[rows])
+
+        if self._parts.vae.use_tiling:
+            self.execution.fall_back("tiles", "pictures are decoded piece by piece to save memory")
+            return plain(ALL)
+        height, width = latents.shape[-2:]
+        task = _Task(
+            name="vae",
+            size=(height, width),
+            make=lambda: self._make_decoder(height, width),
+            num_lanes=self._num_lanes,
+        )
+        return self._run(task, [[row] for row in latents.split(1)], plain)
+
+    def _run(
+        self, task: _Task, rows: Sequence[Sequence[Tensor]], plain: Callable[[slice], Tensor]
+    ) -> Tensor:
+        why = self._refused.get(task.key)
+        if why is None:
+            try:
+                return self._computed(task, rows, plain)
+            except Exception as error:  # noqa: BLE001  (whatever a compiler raises, torch computes)
+                why = str(error) or type(error).__name__
+                self._ready.pop(task.key, None)
+                self._refused[task.key] = why
+        self.execution.fall_back(task.name, why)
+        return plain(ALL)
+
+    def _computed(
+        self, task: _Task, rows: Sequence[Sequence[Tensor]], plain: Callable[[slice], Tensor]
+    ) -> Tensor:
+        if task.key not in self._ready:
+            compile_for = partial(self._compile, task)
+            self._ready[task.key] = CompiledNetwork(compile_for, task.num_lanes)
+        arrays = self._ready[task.key]([[part.numpy() for part in row] for row in rows])
+        output = torch.cat([torch.from_numpy(array) for array in arrays])
+        if task.key not in self._trusted:
+            self._compare(task, output[:1], plain(slice(1)))
+            self._trusted.add(task.key)
+        return output
+
+    def _compare(self, task: _Task, ours: Tensor, expected: Tensor) -> None:
+        found = float((ours - expected).norm() / expected.norm())
+        if not found <= self.execution.tolerance:  # not a number is no distance
+            raise _RefusedError(f"it is {found:.1e} away from plain torch")
+        log.info("%s of %s is %.1e away from plain torch", task.name, self._revision, found)
+
+    def _compile(self, task: _Task, num_lanes: int) -> Any:  # noqa: ANN401 - openvino's own
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(self._threads),
+            "NUM_STREAMS": str(num_lanes),
+            "ENABLE_CPU_PINNING": "NO",  # other processes have the same cores
+            **dict(task.settings),
+        }
+        key: Mapping[str, object] = {
+            "format": FORMAT,
+            "revision": self._revision,
+            "network": task.name,
+            "size": task.size,
+            "rounding": [self._rounding.weights, self._rounding.expand],
+            "settings": settings,
+            **machine_key(),
+        }
+        kept = self._shelf.find(key) if self._shelf else None
+        if kept is not None:
+            try:
+                return core().import_model(kept, "CPU", settings)
+            except RuntimeError as error:
+                log.warning("A compiled %s was kept that cannot be read: %s", task.name, error)
+        compiled = core().compile_model(task.make(), "CPU", settings)
+        if self._shelf:
+            self._shelf.keep(key, compiled.export_model().getvalue())
+        return compiled
+
+    def _make_transformer(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
+        network = self._parts.transformer
+        row = RowTransformer(network, self._factor, expand=self._rounding.expand)
+        channels, words = network.config["in_channels"], self._word_width()
+        num_tokens = height * width // network.config["patch_size"] ** 2
+        num_layers, num_texts, num_words = len(network.transformer_blocks), 2, 3
+        example = [
+            torch.randn(1, channels, height, width),
+            torch.tensor([500.0]),
+            torch.randn(num_texts, num_words, words),
+            torch.ones(num_texts, num_words),
+            torch.full((num_layers, num_texts, num_tokens), 1 / num_texts),
+        ]
+        shapes = [
+            [1, channels, height, width],
+            [1],
+            [-1, -1, words],
+            [-1, -1],
+            [num_layers, -1, num_tokens],
+        ]
+        codes = {**_rounded_weights(row), **row.codes} if self._rounding.weights else row.codes
+        return to_graph(row, example, shapes, codes)
+
+    def _make_encoder(self) -> Any:  # noqa: ANN401 - openvino's own
+        encoder = RowEncoder(self._parts.text_encoder)
+        return to_graph(encoder, [torch.ones(1, 4, dtype=torch.long)], [[1, -1]], {})
+
+    def _make_decoder(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
+        shape = [1, int(self._parts.vae.config["latent_channels"]), height, width]
+        return to_graph(RowDecoder(self._parts.vae), [torch.randn(shape)], [shape], {})
+
+    def _word_width(self) -> int:
+        network = self._parts.transformer
+        has_projection = network.caption_projection is not None
+        return int(network.config["caption_channels" if has_projection else "cross_attention_dim"])
+
+    def _inputs_rounded(self) -> tuple[tuple[str, str], ...]:
+        """Return how inputs are rounded while running: to eight bits, or not at all."""
+        layers = packed_layers(self._parts.transformer).values()
+        if not self._rounding.weights and not any(x.form.activation_bits for x in layers):
+            return (("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0"),)
+        width = self._parts.transformer.inner_dim
+        group = max(n for n in range(1, LARGEST_GROUP + 1) if width % n == 0)
+        return (("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group)),)
+
+
+def _rounded_weights(row: RowTransformer) -> dict[str, IntegerWeights]:
+    """Round every float linear layer inside the blocks to eight bits."""
+    return {
+        name: in_eight_bits(layer.weight.detach())
+        for name, layer in row.named_modules()
+        if isinstance(layer, nn.Linear) and ".transformer_blocks." in name
+    }

@@ -1,0 +1,157 @@
+"""Low-bit weights go to OpenVINO as the codes they are, and come out as from the packed network."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.accelerate.choose import EXACT, ROUNDED
+from pipelines.accelerate.execution import Execution
+from pipelines.accelerate.graphs import RowTransformer
+from pipelines.accelerate.openvino_graphs import _interleaved
+from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
+from pipelines.accelerate.openvino_runtime import why_not
+from pipelines.text_to_image import TextToImage
+from quant.adapters import pack_in_turn, to_student
+from quant.calibrate import calibrate
+from quant.plan import Storage, plan_layers
+from quant.precision import Policy, parse_precision
+from quant.store import packed_layers
+from quant.timesteps import Timesteps
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+TIMESTEPS = (900.0, 500.0, 100.0)
+MIXED = Storage(allocation="omq", smooth=True)
+CASES = {
+    "float inputs": ("w4a16", replace(MIXED, activations="float")),
+    "float inputs, five bits": ("w4a16", replace(MIXED, activations="float", plus=True)),
+    "float branch": ("w3a16", Storage(activations="float", branch_rank=2)),
+    "groups": ("w4a16", Storage(activations="float", group_size=16)),
+    "eight bits": ("w8a8", Storage()),
+    "per token": ("w4a8", replace(MIXED, activations="dynamic")),
+    "per timestep": ("w3a6", MIXED),
+    "four bits per token": ("w3a4", Storage(activations="dynamic")),
+    "fewest": ("w2a4", MIXED),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows(model: TextToImage) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    width = model.parts.transformer.config["caption_channels"]
+    return {
+        "latents": torch.randn(2, 8, 16, 16, generator=generator),
+        "words": [torch.randn(length, width, generator=generator) for length in (4, 7)],
+        "regions": [None, None],
+    }
+
+
+def quantized(model: TextToImage, rows: dict[str, Any], precision: str, storage: Storage) -> Any:
+    """The tiny network with packed layers, ranges at three timesteps."""
+    network = deepcopy(model.parts.transformer)
+
+    def run() -> None:
+        for timestep in TIMESTEPS:
+            network(
+                rows["latents"],
+                encoder_hidden_states=torch.stack([words[:3] for words in rows["words"]]),
+                timestep=torch.full((2,), timestep),
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            )
+
+    with torch.no_grad():
+        found = calibrate(network, run, torch.Generator().manual_seed(0), num_rows=64)
+        plans = plan_layers(network, found, parse_precision(precision), Policy(), storage)
+        to_student(network, plans, Timesteps(found.timesteps), {})
+        pack_in_turn(network, method="test", precision=parse_precision(precision))
+    return network
+
+
+def networks(model: TextToImage, network: Any, *, expand: bool) -> OpenvinoNetworks:
+    return OpenvinoNetworks(
+        replace(model.parts, transformer=network),
+        model.info.latent_factor,
+        execution=Execution("openvino", tolerance=ROUNDED),
+        revision="low-bit",
+        shelf=None,
+        rounding=Rounding(expand=expand),
+    )
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_compiled_low_bit_network_says_what_the_packed_one_says(
+    model: TextToImage, rows: dict[str, Any], case: str
+) -> None:
+    precision, storage = CASES[case]
+    network = quantized(model, rows, precision, storage)
+    limit = EXACT if precision.endswith("a16") else ROUNDED
+    ours = networks(model, network, expand=False)
+    plain = ours._twin
+    for timestep in (950, 700, 100):
+        times = torch.tensor([timestep, timestep])
+        found = ours.denoise(timesteps=times, **rows)
+        assert distance(found, plain.denoise(timesteps=times, **rows)) < limit
+        alone = ours.denoise(rows["latents"][1:], times[1:], rows["words"][1:], [None])
+        assert torch.equal(found[1:], alone)
+    assert ours.execution.fallbacks == {}
+
+
+def test_eight_bits_for_every_code_give_the_same_weights(
+    model: TextToImage, rows: dict[str, Any]
+) -> None:
+    network = quantized(model, rows, *CASES["float inputs"])
+    times = torch.tensor([900, 100])
+    lean, fast = (
+        networks(model, network, expand=expand).denoise(timesteps=times, **rows)
+        for expand in (False, True)
+    )
+    assert distance(fast, lean) < EXACT
+
+
+def test_rows_at_different_timesteps_each_get_their_own_ranges(
+    model: TextToImage, rows: dict[str, Any]
+) -> None:
+    ours = networks(model, quantized(model, rows, *CASES["per timestep"]), expand=False)
+    together = ours.denoise(timesteps=torch.tensor([900, 300]), **rows)
+    alone = ours.denoise(rows["latents"][1:], torch.tensor([300]), rows["words"][1:], [None])
+    assert torch.equal(together[1:], alone)
+
+
+def test_packed_weights_stay_packed_in_the_graph(model: TextToImage, rows: dict[str, Any]) -> None:
+    network = quantized(model, rows, *CASES["fewest"])
+    ours = networks(model, network, expand=False)
+    graph = ours._make_transformer(16, 16)
+    constants = (node for node in graph.get_ops() if node.get_type_name() == "Constant")
+    kinds = [node.get_element_type().get_type_name() for node in constants]
+    layers = packed_layers(network)
+    codes = RowTransformer(network, model.info.latent_factor).codes
+    assert len(codes) == sum(layer.channel_dim == -1 for layer in layers.values())
+    for bits in (2, 4, 8):
+        wanted = sum(weights.bits == bits for weights in codes.values())
+        assert kinds.count(f"u{bits}") >= 2 * wanted  # codes and zero points
+    assert any(weights.bits < 8 for weights in codes.values())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_neighbouring_codes_share_a_byte_the_first_lowest(bits: int) -> None:
+    codes = torch.randint(0, 2**bits, (3, 8), dtype=torch.uint8)
+    packed = _interleaved(codes, bits)
+    assert len(packed) == codes.numel() * bits // 8
+    numbers = int.from_bytes(packed.numpy().tobytes(), "little")
+    for place, code in enumerate(codes.flatten().tolist()):
+        assert numbers >> (bits * place) & (2**bits - 1) == code
