@@ -27,6 +27,7 @@ from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, PixArtTran
 from benchmarks.backends_xl import measure_xl
 from benchmarks.bench_first_image import measure as measure_server
 from core.devices import limit_threads, resident_bytes
+from core.errors import UnknownNameError
 from core.progress import progress
 from core.seeding import numpy_generator
 from evaluation.record import merge
@@ -71,7 +72,8 @@ def main(
     variant: Annotated[str | None, typer.Option(help="Variant that ours paint with.")] = None,
     peers_variant: Annotated[str | None, typer.Option(help="Float variant of the peers.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Variant of the 50-step teacher.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 4,
+    steps: Annotated[int, typer.Option(min=2, help="Steps; peers take no single one.")] = 4,
+    who: Annotated[list[str] | None, typer.Option(help="Painters; all of them.")] = None,
     num_rounds: Annotated[int, typer.Option(min=0, help="Rounds of whole pictures.")] = 20,
     xl_rounds: Annotated[int, typer.Option(min=0, help="Rounds of PixArt-XL/2's shape.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores.")] = None,
@@ -90,7 +92,7 @@ def main(
             cache_dir=cache_dir,
         )
         if num_rounds:
-            painters = all_painters(subject)
+            painters = all_painters(subject, who or (*ours(), *PEERS))
             figures |= distances(painters, steps) | rates(painters, steps, num_rounds)
             figures |= weights(subject)
         if memory:
@@ -122,17 +124,18 @@ def unmeasured(known: Mapping[str, object]) -> dict[str, None]:
     return {name: None for name in names if name not in known}
 
 
-def all_painters(subject: Subject) -> dict[str, Paint]:
+def all_painters(subject: Subject, who: Sequence[str]) -> dict[str, Paint]:
     """Load everybody who can be measured here.
 
     Args:
         subject: What is measured.
+        who: Names.
 
     Returns:
         Painters by name; who cannot be loaded is left out, and said.
     """
     painters = {}
-    for name in (*ours(), *PEERS):
+    for name in who:
         try:
             painters[name] = load_painter(name, subject)
         except Exception as error:  # noqa: BLE001  (a peer that is missing must not end the run)
@@ -149,6 +152,9 @@ def load_painter(name: str, subject: Subject) -> Paint:
 
     Returns:
         Paints one picture.
+
+    Raises:
+        UnknownNameError: If nobody has this name.
     """
     if name.startswith("ours"):
         backends = {f"ours_{each.replace('-', '_')}": each for each in BACKENDS}
@@ -160,6 +166,8 @@ def load_painter(name: str, subject: Subject) -> Paint:
             cache_dir=subject.cache_dir,
         )
         return lambda spec: np.asarray(painter.generate([spec])[0].image)
+    if name not in PEERS:
+        raise UnknownNameError("painter", name, (*ours(), *PEERS), param="who")
     is_teacher = name == "diffusers_teacher50"
     variant = subject.teacher if is_teacher else subject.peers_variant
     dtype = torch.bfloat16 if name == "diffusers_bf16" else torch.float32
@@ -259,7 +267,7 @@ def residents(subject: Subject, steps: int) -> dict[str, float | None]:
 
 
 def _resident_mb(name: str, subject: Subject, steps: int) -> float | None:
-    painter = all_painters_named(name, subject)
+    painter = all_painters(subject, [name]).get(name)
     if painter is None:
         return None
     for spec, _ in zip(_pictures(steps), range(2), strict=False):
@@ -267,23 +275,12 @@ def _resident_mb(name: str, subject: Subject, steps: int) -> float | None:
     return round(resident_bytes() / MEGABYTE)
 
 
-def all_painters_named(name: str, subject: Subject) -> Paint | None:
-    """Load one painter, or none if it cannot be loaded here.
-
-    Args:
-        name: Whose name.
-        subject: What is measured.
-    """
-    try:
-        return load_painter(name, subject)
-    except Exception:  # noqa: BLE001  (as for all of them)
-        return None
-
-
 def _stock(model: str, variant: str | None, dtype: torch.dtype) -> Any:  # noqa: ANN401 - untyped
     checkpoint = open_checkpoint(model, variant=variant)
     transformer = PixArtTransformer2DModel.from_pretrained(str(checkpoint.transformer))
-    pipe = DiffusionPipeline.from_pretrained(model, transformer=transformer).to(dtype)
+    pipe = DiffusionPipeline.from_pretrained(model, transformer=transformer)
+    if dtype != torch.float32:
+        pipe.to(dtype)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     return pipe

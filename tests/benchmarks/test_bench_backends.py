@@ -29,7 +29,7 @@ def test_everybody_paints_the_same_picture_from_the_same_noise(subject: Subject)
     known = {"a red apple left of a blue cat"}
     spec = GenerationSpec(prompt=known.pop(), num_steps=2, guidance_scale=1.0)
     assert {paint(spec).shape for paint in painters.values()} == {(128, 128, 3)}
-    found = distances(painters, 1)
+    found = distances(painters, 2)
     assert found["distance_diffusers_fp32"] == 0
     assert found["distance_ours_torch"] == pytest.approx(0, abs=0.1)
     assert found["distance_ours"] == pytest.approx(0, abs=0.1)
@@ -38,23 +38,28 @@ def test_everybody_paints_the_same_picture_from_the_same_noise(subject: Subject)
 
 def test_rates_are_medians_with_their_spread(subject: Subject) -> None:
     painters = {"ours_torch": load_painter("ours_torch", subject)}
-    figures = rates(painters, 1, 4)
+    figures = rates(painters, 2, 4)
     low, middle, high = (figures[f"images_per_s_ours_torch{end}"] for end in ("_low", "", "_high"))
     assert 0 < low <= middle <= high
 
 
 def test_what_was_not_measured_is_null_and_what_is_known_stays(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "performance.json"
     output.write_text(json.dumps({"images_per_s_ort_int8": 3.0}))
-    monkeypatch.setattr(bench_backends, "PEERS", ("diffusers_fp32",))
-    monkeypatch.setattr(bench_backends, "ours", lambda: ("ours_torch",))
-    bench_backends.main(output=output, model=str(folder), steps=1, num_rounds=1)
+    bench_backends.main(
+        output=output,
+        model=str(folder),
+        steps=2,
+        num_rounds=1,
+        who=["ours_torch", "diffusers_fp32", "nobody"],
+    )
     record = json.loads(output.read_text("utf-8"))
     assert record["images_per_s_ort_int8"] == 3.0
     assert record["images_per_s_torchao_int8"] is record["xl_speedup_fp32"] is None
     assert record["images_per_s_ours_torch"] > 0
+    assert record["images_per_s_ours"] is record["images_per_s_diffusers_bf16"] is None
     assert {"command", "date", "machine", "commit"} < record.keys()
 
 
@@ -67,5 +72,5 @@ def test_the_names_are_backends_and_peers() -> None:
 def test_few_bits_of_xl_are_timed_against_float() -> None:
     figures = measure_xl(1, num_layers=1, num_heads=2, edge=8)
     assert figures["xl_speedup_fp32"] > 0
-    assert figures["xl_weight_ratio"] == pytest.approx(3 / 32, rel=0.05)
+    assert figures["xl_weight_ratio"] == pytest.approx(3 / 32, rel=0.1)
     assert np.isfinite(list(figures.values())).all()
