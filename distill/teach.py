@@ -98,12 +98,7 @@ def teach(
             network = deepcopy(before)
             limit = loop.time_limit_s
             left = None if limit is None else max(0.0, limit - (monotonic() - started))
-            own = replace(
-                loop,
-                num_steps=stage.training_steps or loop.num_steps,
-                seed=loop.seed + stage.num_steps,
-                time_limit_s=left,
-            )
+            own = _loop_of(stage, loop, left)
             done = run(
                 make_method(network, teacher, stage),
                 ground.source,
@@ -125,6 +120,15 @@ def teach(
         finished.append(student)
         before = network
     return finished
+
+
+def _loop_of(stage: Stage, loop: LoopConfig, time_limit_s: float | None) -> LoopConfig:
+    return replace(
+        loop,
+        num_steps=stage.training_steps or loop.num_steps,
+        seed=loop.seed + stage.num_steps,
+        time_limit_s=time_limit_s,
+    )
 
 
 def processes() -> PartialState:
