@@ -1,12 +1,16 @@
 """Keeps a row's bits independent of the rows that go through the network with it, on the CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from diffusers import PixArtTransformer2DModel
 from jaxtyping import Float
 from torch import Tensor
+
+from quant.store import packed_layers
+from quant.timesteps import Timesteps
 
 WORDS_BUCKET = 16
 """Encoded texts are padded to a multiple of this many tokens, in any company."""
@@ -27,8 +31,9 @@ def keep_rows_apart(transformer: PixArtTransformer2DModel) -> None:
         transformer: The network; changed in place.
     """
     cut, modulate = transformer.pos_embed.proj, transformer.adaln_single
-    cut.forward = partial(_cut_apart, cut.forward)
-    modulate.forward = partial(_modulate_apart, modulate.forward)
+    low_bit = {layer.timesteps for layer in packed_layers(transformer).values()} - {None}
+    cut.forward = partial(_cut_apart, cut.forward, low_bit)
+    modulate.forward = partial(_modulate_apart, modulate.forward, low_bit)
 
 
 def padded_length(num_tokens: int) -> int:
@@ -42,28 +47,44 @@ def padded_length(num_tokens: int) -> int:
     return -(-num_tokens // WORDS_BUCKET) * WORDS_BUCKET
 
 
-def _cut_apart(cut: Callable[[Tensor], Tensor], latents: Float[Tensor, "b c h w"]) -> Tensor:
-    return torch.cat([cut(row) for row in latents.split(1)])
+def _cut_apart(
+    cut: Callable[[Tensor], Tensor],
+    low_bit: Collection[Timesteps],
+    latents: Float[Tensor, "b c h w"],
+) -> Tensor:
+    pieces = []
+    for place, row in enumerate(latents.split(1)):
+        with _at_row(low_bit, place):
+            pieces.append(cut(row))
+    return torch.cat(pieces)
 
 
 def _modulate_apart(
     modulate: Callable[..., tuple[Tensor, Tensor]],
+    low_bit: Collection[Timesteps],
     timestep: Tensor,
     added_cond_kwargs: dict[str, Tensor | None],
+    *,
     batch_size: int,
     hidden_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    rows = [
-        modulate(
-            timestep[place : place + 1],
-            {
-                name: x if x is None else x[place : place + 1]
-                for name, x in added_cond_kwargs.items()
-            },
-            batch_size=1,
-            hidden_dtype=hidden_dtype,
-        )
-        for place in range(batch_size)
-    ]
+    rows = []
+    for place in range(batch_size):
+        own = {
+            name: x if x is None else x[place : place + 1] for name, x in added_cond_kwargs.items()
+        }
+        with _at_row(low_bit, place):
+            rows.append(
+                modulate(timestep[place : place + 1], own, batch_size=1, hidden_dtype=hidden_dtype)
+            )
     modulation, embedded = zip(*rows, strict=True)
     return torch.cat(modulation), torch.cat(embedded)
+
+
+@contextmanager
+def _at_row(low_bit: Collection[Timesteps], place: int) -> Iterator[None]:
+    # input ranges of low-bit layers belong to the time steps of the whole pass
+    with ExitStack() as stack:
+        for timesteps in low_bit:
+            stack.enter_context(timesteps.of_row(place))
+        yield

@@ -333,14 +333,11 @@ class PackedLinear(PackedLayer):
         width = self.out_features
         sums, weight_sums = product[:-1, width:].float(), product[-1, :width].float()
         factor = self.scale[:, 0].float()
-        if len(scale) == 1:  # one range for all rows: the factor does both
-            factor = factor * scale[0]
         zero = (zero - input_offset(self.form.activation_bits)).expand(len(flat), 1)
         left = torch.cat([-sums, -zero], dim=1)
         right = torch.stack([weight_zero, weight_sums - self.in_features * weight_zero]) * factor
-        total = (product[:-1, :width] * factor).addmm_(left, right)
-        if len(scale) > 1:
-            total *= scale
+        # In one order for one range and for several, or a row would depend on its company.
+        total = (product[:-1, :width] * factor).addmm_(left, right).mul_(scale)
         return total.view(*x.shape[:-1], width).to(x.dtype)
 
     def multiply_branch(self, x: Tensor) -> Tensor:

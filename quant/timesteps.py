@@ -1,6 +1,7 @@
 """Which timestep a forward pass is at, told by its own argument and never by counting calls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
@@ -40,6 +41,26 @@ class Timesteps:
         places = len(table) - 1 - rising
         is_one = bool((places == places[0]).all())
         self._place, self._places = (float(places[0]), None) if is_one else (None, places)
+
+    @contextmanager
+    def of_row(self, place: int) -> Iterator[None]:
+        """Let layers hear one row of the pass alone.
+
+        Args:
+            place: Which of its rows.
+
+        Yields:
+            While the ranges are that row's.
+        """
+        if self._places is None:  # all rows are at one timestep
+            yield
+            return
+        places, self._places = self._places, None
+        self._place = float(places[place])
+        try:
+            yield
+        finally:
+            self._place, self._places = None, places
 
     def pick(self, ranges: Float[Tensor, "k t"], num_rows: int) -> Float[Tensor, "k b"]:
         """Return each row's entry of a table over the timesteps, between two entries their mix.

@@ -20,6 +20,7 @@ from pipelines.rows import Row, RowPainter, RowTime, best_num_rows, measure_rows
 from pipelines.spec import GenerationSpec
 from pipelines.store import open_checkpoint
 from pipelines.text_to_image import TextToImage
+from quant.store import packed_layers
 
 PLAIN = GenerationSpec(prompt="a red apple", seed=3, num_steps=4, guidance_scale=4.0)
 LONG = "a red apple left of the blue cat above two green dog , watercolor , pixel art"
@@ -233,6 +234,19 @@ def test_tiles_are_nearly_the_same_picture_and_leave_nothing_behind(painter: Row
     assert tiled.size == whole.size
     assert abs(np.asarray(whole).astype(int) - np.asarray(tiled).astype(int)).mean() < 40
     assert again.tobytes() == whole.tobytes()
+
+
+def test_rows_of_a_low_bit_model_keep_their_bits_at_different_steps(repository: Path) -> None:
+    folder = repository / "checkpoints" / "emoji-scenes"
+    painter = RowPainter(TextToImage.load(folder, variant="low-bit", device="cpu"))
+    layers = packed_layers(painter.model.parts.transformer).values()
+    assert max(layer.form.num_ranges for layer in layers) == 4  # or steps would not matter
+    spec = GenerationSpec(prompt="a red apple", num_steps=4, guidance_scale=1.0)
+    rows = [painter.begin(replace(spec, seed=seed, num_steps=3 + seed)) for seed in range(2)]
+    painter.apply(rows[0], painter.predict(rows[:1])[0])
+    together = painter.predict(rows)
+    for row, prediction in zip(rows, together, strict=True):
+        assert torch.equal(prediction, painter.predict([row])[0])
 
 
 @pytest.mark.slow
