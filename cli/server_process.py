@@ -88,7 +88,7 @@ def running_server(
     log_file: Path,
     model: str | None = None,
     variant: str | None = None,
-    further_variants: str = "none",
+    further_variants: str | None = None,
 ) -> Iterator[ServerProcess]:
     """Start a server, and stop it at the end of the block.
 
@@ -97,7 +97,7 @@ def running_server(
         log_file: Where its log goes; written anew.
         model: What it serves; None for its default.
         variant: Which variant of it.
-        further_variants: Which others it loads as well, unless FEWSTROKE_SERVE_VARIANTS says.
+        further_variants: Which others it loads as well, or "all"; FEWSTROKE_SERVE_VARIANTS wins.
 
     Yields:
         The server, which may still be loading.
@@ -106,11 +106,11 @@ def running_server(
     command = [sys.executable, "-m", "cli.main", "serve", "--host", HOST, "--port", str(chosen)]
     command += ["--model", model] if model else []
     command += ["--variant", variant] if variant else []
-    settings = {"FEWSTROKE_SERVE_VARIANTS": further_variants} | os.environ
+    further = {"FEWSTROKE_SERVE_VARIANTS": further_variants} if further_variants else {}
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  (our own program and arguments)
-            command, env=settings, stdout=log, stderr=subprocess.STDOUT
+            command, env=further | os.environ, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         yield ServerProcess(process=process, port=chosen, log_file=log_file)
