@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
 
 .NOTPARALLEL:
-.PHONY: help run test check fix docs setup font postgres browser hooks clean
+.PHONY: help run test check fix docs setup font postgres browser peers hooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -51,11 +51,14 @@ docs: $(VENV)/.ready-dev  ## rewrite docs/reference.md from the code
 setup: $(VENV)/.ready-dev  ## set up for development, and nothing else
 	@echo "make setup: ready. Commands are in $(BIN)."
 
+peers:  ## set up .venv-peers, what benchmarks/bench_backends.py compares with
+	@VENV=.venv-peers tools/setup.sh peers
+
 hooks: $(VENV)/.ready-dev  ## run the gates before every git commit
 	@$(BIN)/pre-commit install
 
 clean:  ## remove the environment and all caches
-	@rm -rf $(VENV) *.egg-info build dist htmlcov .coverage .coverage.* .hypothesis
+	@rm -rf $(VENV) .venv-peers *.egg-info build dist htmlcov .coverage .coverage.* .hypothesis
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@echo "make clean: done."
 

@@ -66,7 +66,9 @@ Dtype = Annotated[
 ]
 Backend = Annotated[
     str | None,
-    typer.Option(help="auto, torch, openvino or openvino-int8.", show_default="auto"),
+    typer.Option(
+        help="auto, torch, openvino, openvino-int8 or openvino-lean.", show_default="auto"
+    ),
 ]
 Grid = Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")]
 Plan = Annotated[

@@ -33,7 +33,9 @@ def serve(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="auto, torch, openvino or openvino-int8.", show_default="auto"),
+        typer.Option(
+            help="auto, torch, openvino, openvino-int8 or openvino-lean.", show_default="auto"
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")

@@ -28,7 +28,9 @@ def worker(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="auto, torch, openvino or openvino-int8.", show_default="auto"),
+        typer.Option(
+            help="auto, torch, openvino, openvino-int8 or openvino-lean.", show_default="auto"
+        ),
     ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="json or console.", show_default="json")

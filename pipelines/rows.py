@@ -3,9 +3,7 @@
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
@@ -37,10 +35,6 @@ class RowPainter:
 
     def __init__(self, model: TextToImage) -> None:
         self.model = model
-        # A solver is made in 2 ms and copied in a tenth of that.
-        self._fresh_solver = lru_cache(maxsize=64)(
-            lambda name, num_steps: make_scheduler(name, model.noise_schedule, num_steps)
-        )
 
     @property
     def info(self) -> ModelInfo:
@@ -118,7 +112,7 @@ class RowPainter:
             The row before its first step.
         """
         with _memory_told(self.model):
-            scheduler = deepcopy(self._fresh_solver(spec.scheduler, spec.num_steps))
+            scheduler = make_scheduler(spec.scheduler, self.model.noise_schedule, spec.num_steps)
             return Row(
                 spec=spec,
                 heard=self.model.prepare(spec),

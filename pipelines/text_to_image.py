@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
@@ -55,7 +56,7 @@ class TextToImage:
         self.noise_schedule = checkpoint.scheduler_config
         self.parts = parts
         # A request for ten pictures asks the same ten times, on the server's event loop.
-        self._check_steps = lru_cache(maxsize=256)(partial(check_steps, self.noise_schedule))
+        self._check_steps = partial(check_steps, self.noise_schedule)
         self.words = PromptEncoder(parts.tokenizer, self.networks.encode)
         self._listener = Listener(parts, self.words, checkpoint.info.latent_factor, form=form)
         self._forward = Forward(self.networks)
@@ -286,14 +287,16 @@ class TextToImage:
         vae = self.parts.vae
         images: list[Image.Image] = []
         for rows in self._rows(len(latents)):
-            pixels = self.networks.decode(latents[rows] / vae.config["scaling_factor"])
-            if not torch.isfinite(pixels).all():
+            decoded = self.networks.decode(latents[rows] / vae.config["scaling_factor"])
+            # In numpy: what torch spreads over threads keeps them spinning into the next step.
+            pixels = decoded.cpu().numpy()
+            if not np.isfinite(pixels).all():
                 raise NumericsError(
                     f"The VAE of {self.info.name} left NaN or infinity in {self.parts.dtype}: "
                     "try dtype float32."
                 )
-            levels = ((pixels * 0.5 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            images += [Image.fromarray(p) for p in levels.permute(0, 2, 3, 1).cpu().numpy()]
+            levels = np.rint(np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
+            images += [Image.fromarray(each) for each in levels.transpose(0, 2, 3, 1)]
         return images
 
     def _rows(self, num_pictures: int) -> Iterator[slice]:

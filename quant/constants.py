@@ -1,9 +1,9 @@
-"""Packed layers as whole numbers for engines that keep them compressed: codes, zeros, scales."""
+"""Packed layers as whole numbers, for engines that keep them packed or multiply them."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
 from quant.layers import PackedLayer
@@ -13,40 +13,45 @@ CONTAINERS = (2, 4, MAX_BITS)
 """Bits that engines keep codes in."""
 
 
+_SIGNED_BITS = MAX_BITS - 1
+_MIDDLE = 2**_SIGNED_BITS
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IntegerWeights:
     """A weight matrix as an engine takes it: (codes - zero) * scale + rest, row by row.
 
     Attributes:
         bits: Bits that every code fits in: 2, 4 or 8.
-        codes: One row per output channel, in the layer's own order.
-        zero: Whole zero point of each row, in as many bits.
+        codes: One row per output channel, in the layer's own order; signed ones need no zero point.
+        zero: Whole zero point of each row, in as many bits; None where codes are signed.
         scale: Distance of two levels of each row.
-        rest: What a whole zero point leaves over, times the scale: added to every weight of its
-            row, which is the sum of the inputs times it; None where it is 0 everywhere.
+        rest: What whole numbers leave over, times the scale: added to every weight of its row,
+            which is the sum of the inputs times it; None where it is 0 everywhere.
     """
 
     bits: int
-    codes: UInt8[Tensor, "o i"]
-    zero: UInt8[Tensor, "o 1"]
+    codes: UInt8[Tensor, "o i"] | Int8[Tensor, "o i"]
+    zero: UInt8[Tensor, "o 1"] | None
     scale: Float[Tensor, "o 1"]
     rest: Float[Tensor, " o"] | None
 
     @property
     def weight(self) -> Float[Tensor, "o i"]:
         """The float weight without its rest."""
-        return (self.codes.float() - self.zero.float()) * self.scale
+        zero = 0 if self.zero is None else self.zero.float()
+        return (self.codes.float() - zero) * self.scale
 
 
-def integer_weights(layer: PackedLayer, *, expand: bool = False) -> IntegerWeights | None:
+def integer_weights(layer: PackedLayer, *, signed: bool = False) -> IntegerWeights | None:
     """Return the smoothed weight of a packed layer in whole numbers, without any rounding.
 
-    Zero points lie on fractions of a code. In eight bits, code and zero point are both multiplied
-    by 2**(8 - bits), and the fraction is gone; in fewer, it is handed out as `rest`.
+    Zero points lie on fractions of a code, so whole ones leave a rest.
 
     Args:
         layer: The layer; its float branch and smoothing are not part of the result.
-        expand: Take eight bits for every code.
+        signed: Take eight signed bits for every code, as products of whole numbers want them,
+            instead of the fewest bits that hold them.
 
     Returns:
         The weights; None for a layer whose rows have several scales.
@@ -57,11 +62,15 @@ def integer_weights(layer: PackedLayer, *, expand: bool = False) -> IntegerWeigh
     widths = torch.cat(
         [torch.full((count, 1), bits) for bits, count in layer.form.widths.items()]
     ).to(codes.device)
-    bits = MAX_BITS if expand else _container(int(widths.max()), codes.numel())
-    if bits == MAX_BITS:
-        grow = 2 ** (MAX_BITS - widths)
+    bits = MAX_BITS if signed else _container(int(widths.max()), codes.numel())
+    if bits == MAX_BITS:  # there is room for most of the fraction, or for all of it
+        room = _SIGNED_BITS if signed else MAX_BITS
+        grow = 2 ** (room - widths).clamp(min=0)
         codes, zero, scale = (codes * grow).to(torch.uint8), zero * grow, scale / grow
     whole = zero.round().clamp(max=2**bits - 1)
+    if signed:  # differences of eight bits need nine, those of fewer do not
+        whole = torch.where(widths == MAX_BITS, _MIDDLE, whole)
+        codes = (codes.short() - whole.short()).to(torch.int8)
     rest = ((whole - zero) * scale)[:, 0]
     if layer.places is not None:
         order = layer.places.long()
@@ -69,7 +78,7 @@ def integer_weights(layer: PackedLayer, *, expand: bool = False) -> IntegerWeigh
     return IntegerWeights(
         bits=bits,
         codes=codes,
-        zero=whole.to(torch.uint8),
+        zero=None if signed else whole.to(torch.uint8),
         scale=scale,
         rest=rest if bool(rest.any()) else None,
     )

@@ -252,7 +252,10 @@ def stored_scale(scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def stored_zero(zero: Float[Tensor, "..."], bits: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Round zero points to what one byte holds: 256 steps over the codes of a width.
+    """Round zero points to 128 steps over the codes of a width, or to whole codes of eight bits.
+
+    A byte holds twice as many steps; with these, code minus zero point is a whole number of steps
+    that fits a signed byte, which is what processors multiply.
 
     Args:
         zero: Zero points.
@@ -262,7 +265,7 @@ def stored_zero(zero: Float[Tensor, "..."], bits: Int[Tensor, "..."]) -> Float[T
         Rounded zero points between 0 and the highest code.
     """
     width = bits.to(zero.dtype)
-    step = 2.0**width / 256
+    step = (2.0**width / 128).clamp(max=1)
     return ((zero / step).round() * step).clamp(min=0).minimum(2.0**width - 1)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prepares a bare machine, one step a call: `setup.sh serve`, `setup.sh dev`, `setup.sh font`,
-# `setup.sh postgres`, `setup.sh browser`.
+# Prepares a bare machine, one step a call: `setup.sh serve`, `setup.sh dev`, `setup.sh peers`,
+# `setup.sh font`, `setup.sh postgres`, `setup.sh browser`.
 # Reads PYTHON (interpreter to use), VENV (folder), TORCH_INDEX_URL (another index for torch).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,10 +19,14 @@ main() {
       make_environment
       install_packages '.[train,dev,openvino]'
       ;;
+    peers)
+      make_environment
+      install_peers
+      ;;
     font) ensure_font ;;
     postgres) offer_postgres ;;
     browser) offer_browser ;;
-    *) fail "Usage: tools/setup.sh serve|dev|font|postgres|browser" ;;
+    *) fail "Usage: tools/setup.sh serve|dev|peers|font|postgres|browser" ;;
   esac
 }
 
@@ -61,14 +65,29 @@ version_of() {
 }
 
 install_packages() {
-  local pip=("$VENV/bin/python" -m pip --disable-pip-version-check) index=()
+  install_torch
+  step "Installing Fewstroke: $1"
+  pip_install -c constraints.txt -e "$1"
+  step "Ready: $VENV ($(du -sm "$VENV" | cut -f1) MB)"
+}
+
+install_peers() {
+  install_torch
+  step "Installing the peers of the benchmarks"
+  pip_install -r benchmarks/peers/requirements.txt
+  step "Ready: $VENV ($(du -sm "$VENV" | cut -f1) MB)"
+}
+
+install_torch() {
+  local index=()
   [ -z "${TORCH_INDEX_URL:-}" ] || index=(--index-url "$TORCH_INDEX_URL")
   # torch goes first: resolved together with the rest, pip may pick a build several times as large.
   step "Installing $TORCH (the largest part)"
-  "${pip[@]}" install "${index[@]}" "$TORCH"
-  step "Installing Fewstroke: $1"
-  "${pip[@]}" install -c constraints.txt -e "$1"
-  step "Ready: $VENV ($(du -sm "$VENV" | cut -f1) MB)"
+  pip_install "${index[@]}" "$TORCH"
+}
+
+pip_install() {
+  "$VENV/bin/python" -m pip --disable-pip-version-check install "$@"
 }
 
 ensure_font() {

@@ -26,7 +26,8 @@ ROUNDED = 0.1
 """Largest distance from plain torch where inputs of matrix products are rounded to eight bits."""
 
 COARSE = 0.2
-"""The same for fewer bits, where the least difference may move an input to the next code."""
+"""The same for fewer bits or stored ranges, where the least difference of float sums moves an input
+to the next code, and all that follows with it: two exact computations differ by the rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,14 +111,18 @@ def _torch(setup: Setup) -> Networks:
 
 
 def _openvino(setup: Setup) -> Networks:
-    return _compiled("openvino", setup, rounds=False)
+    return _compiled("openvino", setup)
 
 
 def _openvino_int8(setup: Setup) -> Networks:
-    return _compiled("openvino-int8", setup, rounds=True)
+    return _compiled("openvino-int8", setup, weights=True)
 
 
-def _compiled(name: str, setup: Setup, *, rounds: bool) -> Networks:
+def _openvino_lean(setup: Setup) -> Networks:
+    return _compiled("openvino-lean", setup, codes=False)
+
+
+def _compiled(name: str, setup: Setup, *, weights: bool = False, codes: bool = True) -> Networks:
     from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
 
     parts = setup.parts
@@ -130,21 +135,26 @@ def _compiled(name: str, setup: Setup, *, rounds: bool) -> Networks:
     return OpenvinoNetworks(
         parts,
         setup.info.latent_factor,
-        execution=Execution(name, tolerance=_tolerance(parts, rounds=rounds)),
+        execution=Execution(name, tolerance=_tolerance(parts, rounds=weights)),
         revision=setup.info.revision,
         shelf=setup.shelf,
-        rounding=Rounding(weights=rounds),
+        rounding=Rounding(
+            weights=weights,
+            # Bfloat16 moves a pixel by less than one level, few bits move it by several.
+            decoder=weights or bool(packed_layers(parts.transformer)),
+            codes=codes,
+        ),
     )
 
 
 def _tolerance(parts: Components, *, rounds: bool) -> float:
-    layers = packed_layers(parts.transformer).values()
-    bits = {layer.form.activation_bits for layer in layers} - {0}
-    if any(width < MAX_BITS for width in bits):
+    forms = [layer.form for layer in packed_layers(parts.transformer).values()]
+    if any(form.num_ranges or 0 < form.activation_bits < MAX_BITS for form in forms):
         return COARSE
-    return ROUNDED if rounds or bits else EXACT
+    return ROUNDED if rounds or any(form.activation_bits for form in forms) else EXACT
 
 
 BACKENDS.add("torch", Backend(make=_torch, why_not=lambda: None))
 BACKENDS.add("openvino", Backend(make=_openvino, why_not=why_not))
 BACKENDS.add("openvino-int8", Backend(make=_openvino_int8, why_not=why_not))
+BACKENDS.add("openvino-lean", Backend(make=_openvino_lean, why_not=why_not))

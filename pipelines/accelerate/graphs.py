@@ -4,7 +4,7 @@ Tracing follows one call and writes down what it computed. So everything that di
 is an input here: the words, which of them are padding, and how loudly each place hears each text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import chain
 
@@ -16,11 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
+from pipelines.accelerate.packed_graphs import Clock, plain_layer
 from pipelines.attention import RegionalRow
 from pipelines.conditioning import stack_words
-from quant.constants import IntegerWeights, integer_weights
-from quant.layers import PackedConv2d, PackedLayer, PackedLinear
-from quant.precision import MAX_BITS
+from quant.constants import IntegerWeights
 from quant.store import packed_layers
 
 _PADDING = -10_000.0
@@ -33,11 +32,16 @@ class RowTransformer(nn.Module):
     Args:
         network: Taken as it is, and copied but for its weights.
         latent_factor: Pixels along an edge for one latent cell.
-        expand: Keep all codes of low-bit weights in eight bits.
+        multiplies_codes: Multiply low-bit weights and their inputs as whole numbers, instead of
+            keeping the weights in as few bits as they fit in.
     """
 
     def __init__(
-        self, network: PixArtTransformer2DModel, latent_factor: int, *, expand: bool = False
+        self,
+        network: PixArtTransformer2DModel,
+        latent_factor: int,
+        *,
+        multiplies_codes: bool = False,
     ) -> None:
         super().__init__()
         self.network = _shared_copy(network)
@@ -46,9 +50,12 @@ class RowTransformer(nn.Module):
         self._words: Tensor | None = None
         self._padding: Tensor | None = None
         self._loudness: Tensor | None = None
-        self._clock = _Clock()
+        self._clock = Clock()
         for name, layer in packed_layers(self.network).items():
-            self.network.set_submodule(name, self._plain_layer(name, layer, expand=expand))
+            plain, codes = plain_layer(layer, self._clock, multiplies_codes=multiplies_codes)
+            self.network.set_submodule(name, plain)
+            if codes is not None:
+                self.codes[f"network.{name}"] = codes
         for number, block in enumerate(self.network.transformer_blocks):
             block.attn2.set_processor(_Mixing(self, number))
 
@@ -73,7 +80,7 @@ class RowTransformer(nn.Module):
         self._words = texts if project is None else project(texts)
         self._padding = ((1 - mask) * _PADDING)[:, None, None, :]
         self._loudness = loudness
-        self._clock.timestep = timestep
+        self._clock.start(timestep)
         return self.network(
             latent,
             encoder_hidden_states=texts[:1],
@@ -102,15 +109,6 @@ class RowTransformer(nn.Module):
         heard = F.scaled_dot_product_attention(query, key, value, attn_mask=self._padding)
         mixed = (heard * self._loudness[layer][:, None, :, None]).sum(0, keepdim=True)
         return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
-
-    def _plain_layer(self, name: str, layer: PackedLayer, *, expand: bool) -> nn.Module:
-        if isinstance(layer, PackedConv2d):
-            return _PlainConvolution(layer)
-        assert isinstance(layer, PackedLinear)
-        codes = integer_weights(layer, expand=expand)
-        if codes is not None:
-            self.codes[f"network.{name}"] = codes
-        return PlainLinear(layer, codes, self._clock)
 
     def _micro_conditions(self, latent: Float[Tensor, "1 c h w"]) -> dict[str, Tensor | None]:
         if not self.network.use_additional_conditions:
@@ -162,94 +160,6 @@ class RowEncoder(nn.Module):
         return self.network(ids, attention_mask=torch.ones_like(ids))[0]
 
 
-class PlainLinear(nn.Module):
-    """What a packed linear layer computes, in operations that any engine knows.
-
-    Inputs of eight bits with a range per token stay in float: the engine rounds them itself, or is
-    more exact. All others are rounded here, to the very codes of the packed layer: a network that
-    learned with clipped inputs must have them clipped.
-
-    Args:
-        layer: The packed layer.
-        codes: Its weight in whole numbers; None takes the float weight.
-        clock: Tells the timestep of the running row.
-    """
-
-    weight: Tensor
-
-    def __init__(self, layer: PackedLinear, codes: IntegerWeights | None, clock: "_Clock") -> None:
-        super().__init__()
-        self._bits = layer.form.activation_bits
-        self._rounds = layer.form.num_ranges > 0 or 0 < self._bits < MAX_BITS
-        self._clock = clock
-        self._table = layer.timesteps.table
-        self._ranges = layer.ranges.float() if layer.form.num_ranges else None
-        self.register_buffer("weight", _float_rows(layer) if codes is None else codes.weight)
-        self._rest = None if codes is None else codes.rest
-        self._shrink = (
-            layer.smoothed(torch.ones(1, layer.in_features)) if layer.form.smoothed else None
-        )
-        self._branch = (layer.down.float(), layer.up.float()) if layer.form.rank else None
-        self._bias = None if layer.bias is None else layer.bias.float()
-
-    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """Multiply.
-
-        Args:
-            x: Inputs.
-        """
-        heard = x if self._shrink is None else x * self._shrink
-        rounded = self._rounded(heard) if self._rounds else heard
-        output = F.linear(rounded, self.weight)
-        if self._rest is not None:
-            output = output + rounded.sum(-1, keepdim=True) * self._rest
-        if self._branch is not None:
-            down, up = self._branch
-            output = output + F.linear(F.linear(heard, down), up)
-        return output if self._bias is None else output + self._bias
-
-    def _rounded(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b i"]:
-        highest = 2.0**self._bits - 1
-        if self._ranges is None:
-            low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-            scale = ((high - low) / highest).clamp(min=1e-30)
-            zero = (-low / scale).round()
-        else:
-            scale, zero = self._clock.pick(self._ranges, self._table)
-            zero = zero.round()
-        return ((x / scale + zero).round().clamp(0, highest) - zero) * scale
-
-
-class _Clock:
-    """The timestep of the row that is traced, for layers deep inside."""
-
-    timestep: Tensor | None = None
-
-    def pick(
-        self, ranges: Float[Tensor, "2 t"], table: Sequence[float]
-    ) -> tuple[Float[Tensor, " 1"], Float[Tensor, " 1"]]:
-        if ranges.shape[1] == 1:
-            return ranges[0], ranges[1]
-        assert self.timestep is not None
-        # How many entries lie behind, the last of them in part; then the mix of its two neighbours.
-        above, below = torch.tensor(table[:-1]), torch.tensor(table[1:])
-        place = ((above - self.timestep) / (above - below)).clamp(0, 1).sum()
-        shares = (1 - (torch.arange(len(table)) - place).abs()).clamp(min=0)
-        return (ranges[0] * shares).sum()[None], (ranges[1] * shares).sum()[None]
-
-
-class _PlainConvolution(nn.Module):
-    def __init__(self, layer: PackedConv2d) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(layer.weight, requires_grad=False)
-        self._bias = layer.bias
-        self._packed = layer.multiply
-
-    def forward(self, x: Tensor) -> Tensor:
-        output = self._packed(x, self.weight)
-        return output if self._bias is None else output + self._bias[:, None, None]
-
-
 class _Mixing:
     """Takes the place of one layer's attention processor."""
 
@@ -295,8 +205,3 @@ def _shared_copy(network: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
         module.__dict__.pop("forward", None)  # what kept rows apart; there is one row
     copied._forward_pre_hooks.clear()  # noqa: SLF001 - it listened for timesteps, as the clock does
     return copied
-
-
-def _float_rows(layer: PackedLinear) -> Float[Tensor, "o i"]:
-    rows = layer.sorted_weight()
-    return rows if layer.places is None else rows[layer.places.long()]

@@ -81,11 +81,14 @@ def _in_whole_numbers(weights: IntegerWeights) -> Any:  # noqa: ANN401 - openvin
     openvino = load_openvino()
     from openvino import opset13 as ops
 
+    scale = ops.constant(weights.scale.float().numpy())
+    if weights.zero is None:
+        codes = ops.constant(weights.codes.numpy())
+        return ops.multiply(ops.convert(codes, openvino.Type.f32), scale).output(0)
     codes, zero = (
         ops.convert(_constant(part, weights.bits), openvino.Type.f32)
         for part in (weights.codes, weights.zero)
     )
-    scale = ops.constant(weights.scale.float().numpy())
     return ops.multiply(ops.subtract(codes, zero), scale).output(0)
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,14 @@ from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.graphs import RowDecoder, RowEncoder, RowTransformer, row_words
 from pipelines.accelerate.networks import Networks, TorchNetworks
 from pipelines.accelerate.openvino_graphs import in_eight_bits, to_graph
-from pipelines.accelerate.openvino_runtime import CompiledNetwork, core, machine_key
+from pipelines.accelerate.openvino_runtime import CompiledNetwork, abilities, core, machine_key
 from pipelines.accelerate.shelf import Shelf
 from pipelines.attention import RegionalRow, is_plain
 from pipelines.components import Components
 from quant.constants import IntegerWeights
 from quant.store import packed_layers
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever graphs are made in another way, so that kept ones are made anew."""
 
 LARGEST_GROUP = 256
@@ -33,6 +33,9 @@ LARGEST_GROUP = 256
 SMALL_NETWORK = 100_000_000
 """Parameters up to which rows run side by side: larger networks keep all threads busy with one,
 and weights are held once for each number of lanes."""
+
+BFLOAT16 = "BF16"
+"""What OpenVINO calls a processor's ability to multiply bfloat16."""
 
 ALL = slice(None)
 
@@ -45,15 +48,18 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rounding:
-    """How far a compiled transformer may leave float.
+    """How far compiled networks may leave float, and how low-bit codes are multiplied.
 
     Attributes:
         weights: Whether float weights inside the blocks are rounded to eight bits.
-        expand: Whether low-bit codes are kept in eight bits instead of as few as they fit in.
+        decoder: Whether the decoder computes in bfloat16 where the processor does.
+        codes: Whether low-bit codes are expanded to eight bits and multiplied as whole numbers,
+            instead of kept in as few bits as they fit in.
     """
 
     weights: bool = False
-    expand: bool = False
+    decoder: bool = False
+    codes: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +116,9 @@ class OpenvinoNetworks(Networks):
         self._threads = num_threads or min(torch.get_num_threads(), usable_cores())
         num_parameters = sum(weight.numel() for weight in parts.transformer.parameters())
         self._num_lanes = self._threads if num_parameters <= SMALL_NETWORK else 1
+        # Threads share the sums of a norm over a whole picture, in an order of their own.
+        self._norms_pictures = any(isinstance(m, nn.GroupNorm) for m in parts.vae.modules())
+        self._inputs_rounded = self._find_inputs_rounded()
         self._ready: dict[tuple[object, ...], CompiledNetwork] = {}
         self._refused: dict[tuple[object, ...], str] = {}
         self._trusted: set[tuple[object, ...]] = set()
@@ -147,7 +156,7 @@ class OpenvinoNetworks(Networks):
             size=(height, width),
             make=lambda: self._make_transformer(height, width),
             num_lanes=self._num_lanes,
-            settings=self._inputs_rounded(),
+            settings=self._inputs_rounded,
         )
         num_layers = len(self._parts.transformer.transformer_blocks)
         num_tokens = math.prod(
@@ -177,7 +186,8 @@ class OpenvinoNetworks(Networks):
             name="vae",
             size=(height, width),
             make=lambda: self._make_decoder(height, width),
-            num_lanes=self._num_lanes,
+            num_lanes=1 if self._norms_pictures else self._num_lanes,
+            settings=(("INFERENCE_PRECISION_HINT", "bf16"),) if self._halves_decoder() else (),
         )
         return self._run(task, [[row] for row in latents.split(1)], plain)
 
@@ -227,7 +237,7 @@ class OpenvinoNetworks(Networks):
             "revision": self._revision,
             "network": task.name,
             "size": task.size,
-            "rounding": [self._rounding.weights, self._rounding.expand],
+            "rounding": asdict(self._rounding),
             "settings": settings,
             **machine_key(),
         }
@@ -244,7 +254,7 @@ class OpenvinoNetworks(Networks):
 
     def _make_transformer(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
         network = self._parts.transformer
-        row = RowTransformer(network, self._factor, expand=self._rounding.expand)
+        row = RowTransformer(network, self._factor, multiplies_codes=self._rounding.codes)
         channels, words = network.config["in_channels"], self._word_width()
         num_tokens = height * width // network.config["patch_size"] ** 2
         num_layers, num_texts, num_words = len(network.transformer_blocks), 2, 3
@@ -278,10 +288,17 @@ class OpenvinoNetworks(Networks):
         has_projection = network.caption_projection is not None
         return int(network.config["caption_channels" if has_projection else "cross_attention_dim"])
 
-    def _inputs_rounded(self) -> tuple[tuple[str, str], ...]:
+    def _halves_decoder(self) -> bool:
+        return self._rounding.decoder and BFLOAT16 in abilities()
+
+    def _find_inputs_rounded(self) -> tuple[tuple[str, str], ...]:
         """Return how inputs are rounded while running: to eight bits, or not at all."""
         layers = packed_layers(self._parts.transformer).values()
-        if not self._rounding.weights and not any(x.form.activation_bits for x in layers):
+        asks = any(
+            layer.form.activation_bits and not (self._rounding.codes and layer.form.num_ranges)
+            for layer in layers
+        )
+        if not self._rounding.weights and not asks:
             return (("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0"),)
         width = self._parts.transformer.inner_dim
         group = max(n for n in range(1, LARGEST_GROUP + 1) if width % n == 0)

@@ -65,13 +65,17 @@ def core() -> Any:  # noqa: ANN401 - openvino.Core
     return load_openvino().Core()
 
 
+def abilities() -> list[str]:
+    """Return what the processor computes in hardware, in OpenVINO's words."""
+    return sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def machine_key() -> dict[str, object]:
     """Return what a compiled network depends on beside itself: library and processor."""
-    abilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {
         "openvino": load_openvino().get_version(),
         "cpu": core().get_property("CPU", "FULL_DEVICE_NAME"),
-        "abilities": sorted(abilities),
+        "abilities": abilities(),
     }
 
 
@@ -79,7 +83,8 @@ class CompiledNetwork:
     """A network for one row at a time; several rows run side by side and never meet.
 
     One row gets all threads. Several rows get threads of their own, for small networks lose more
-    time in waiting for each other's threads than they win by sharing a row.
+    time in waiting for each other's threads than they win by sharing a row. Sums that several
+    threads share may come out otherwise than those of one; where they do, rows run in turn.
 
     Args:
         compile_for: Compiles the network for so many rows side by side.
@@ -89,7 +94,8 @@ class CompiledNetwork:
     def __init__(self, compile_for: Callable[[int], Any], num_lanes: int) -> None:
         self._compile_for = compile_for
         self._num_lanes = num_lanes
-        self._queues: dict[int, Any] = {}
+        self._request: Any = None  # on all threads
+        self._queue: Any = None  # on lanes
 
     def __call__(self, rows: Sequence[Sequence[Array]]) -> list[Array]:
         """Run rows.
@@ -100,20 +106,35 @@ class CompiledNetwork:
         Returns:
             One output per row, in order.
         """
-        num_lanes = 1 if len(rows) == 1 else self._num_lanes
-        queue = self._queues.get(num_lanes)
-        if queue is None:
-            compiled = self._compile_for(num_lanes)
-            queue = self._queues[num_lanes] = load_openvino().AsyncInferQueue(compiled, num_lanes)
+        if len(rows) == 1 or self._num_lanes == 1:
+            return self._in_turn(rows)
+        is_tried = self._queue is not None
+        outputs = self._side_by_side(rows)
+        if is_tried:
+            return outputs
+        in_turn = self._in_turn(rows)
+        if not all(map(np.array_equal, outputs, in_turn)):
+            self._num_lanes, self._queue = 1, None
+        return in_turn
+
+    def _in_turn(self, rows: Sequence[Sequence[Array]]) -> list[Array]:
+        if self._request is None:
+            self._request = self._compile_for(1).create_infer_request()
+        return [self._request.infer(list(row), share_inputs=True)[0] for row in rows]
+
+    def _side_by_side(self, rows: Sequence[Sequence[Array]]) -> list[Array]:
+        if self._queue is None:
+            compiled = self._compile_for(self._num_lanes)
+            self._queue = load_openvino().AsyncInferQueue(compiled, self._num_lanes)
         outputs: dict[int, Array] = {}
 
         def keep(request: Any, place: int) -> None:  # noqa: ANN401 - openvino.InferRequest
             outputs[place] = request.get_output_tensor().data.copy()
 
-        queue.set_callback(keep)
+        self._queue.set_callback(keep)
         for place, row in enumerate(rows):
-            queue.start_async(list(row), userdata=place, share_inputs=True)
-        queue.wait_all()
+            self._queue.start_async(list(row), userdata=place, share_inputs=True)
+        self._queue.wait_all()
         return [outputs[place] for place in range(len(rows))]
 
 

@@ -1,12 +1,16 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import bench_backends
+from benchmarks import bench_backends, peer_process
 from benchmarks.backends_xl import measure_xl
-from benchmarks.bench_backends import PEERS, Subject, distances, load_painter, ours, rates
+from benchmarks.bench_backends import distances, rates
+from benchmarks.painters import OURS, PEERS, Subject, painters
+from benchmarks.peer_process import PeerProcess
+from core.errors import ConfigError, UnknownNameError
 from pipelines.accelerate.openvino_runtime import why_not
 from pipelines.spec import GenerationSpec
 
@@ -25,11 +29,10 @@ def subject(folder: Path, tmp_path: Path) -> Subject:
 
 
 def test_everybody_paints_the_same_picture_from_the_same_noise(subject: Subject) -> None:
-    painters = {name: load_painter(name, subject) for name in TIMED}
-    known = {"a red apple left of a blue cat"}
-    spec = GenerationSpec(prompt=known.pop(), num_steps=2, guidance_scale=1.0)
-    assert {paint(spec).shape for paint in painters.values()} == {(128, 128, 3)}
-    found = distances(painters, 2)
+    spec = GenerationSpec(prompt="a red apple", num_steps=2, guidance_scale=1.0)
+    with painters(subject, TIMED) as present:
+        assert {each.paint(spec).pixels.shape for each in present.values()} == {(128, 128, 3)}
+        found = distances(present, 2)
     assert found["distance_diffusers_fp32"] == 0
     assert found["distance_ours_torch"] == pytest.approx(0, abs=0.1)
     assert found["distance_ours"] == pytest.approx(0, abs=0.1)
@@ -37,40 +40,66 @@ def test_everybody_paints_the_same_picture_from_the_same_noise(subject: Subject)
 
 
 def test_rates_are_medians_with_their_spread(subject: Subject) -> None:
-    painters = {"ours_torch": load_painter("ours_torch", subject)}
-    figures = rates(painters, 2, 4)
+    with painters(subject, ["ours_torch"]) as present:
+        figures = rates(present, 2, 4)
     low, middle, high = (figures[f"images_per_s_ours_torch{end}"] for end in ("_low", "", "_high"))
     assert 0 < low <= middle <= high
 
 
 def test_what_was_not_measured_is_null_and_what_is_known_stays(
-    folder: Path, tmp_path: Path
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(peer_process, "PYTHON", tmp_path / "nowhere")
     output = tmp_path / "performance.json"
     output.write_text(json.dumps({"images_per_s_ort_int8": 3.0}))
     bench_backends.main(
         output=output,
         model=str(folder),
+        variant=None,
+        peers_variant=None,
+        teacher=None,
         steps=2,
         num_rounds=1,
-        who=["ours_torch", "diffusers_fp32", "nobody"],
+        who=["ours_torch", "diffusers_fp32", "torchao_int8"],
     )
+    assert "torchao_int8 is not measured: " in capsys.readouterr().out
     record = json.loads(output.read_text("utf-8"))
     assert record["images_per_s_ort_int8"] == 3.0
     assert record["images_per_s_torchao_int8"] is record["xl_speedup_fp32"] is None
     assert record["images_per_s_ours_torch"] > 0
+    assert record["weights_mb_ours_torch"] == record["weights_mb_diffusers_fp32"] > 0
     assert record["images_per_s_ours"] is record["images_per_s_diffusers_bf16"] is None
     assert {"command", "date", "machine", "commit"} < record.keys()
 
 
-def test_the_names_are_backends_and_peers() -> None:
-    assert set(ours()) == {"ours", "ours_torch", "ours_openvino", "ours_openvino_int8"}
-    assert not set(ours()) & set(PEERS)
+def test_the_names_are_backends_and_peers(subject: Subject) -> None:
+    assert not set(OURS) & set(PEERS)
+    with pytest.raises(UnknownNameError, match="ours_openvino_lean"), painters(subject, ["me"]):
+        pass
+
+
+def test_a_peer_in_its_own_process_paints_or_says_why_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_process, "PYTHON", Path(sys.executable))
+    with pytest.raises(ConfigError, match="KeyError: 'nobody'"):
+        PeerProcess("nobody", str(folder), None, 1)
+    monkeypatch.setattr(peer_process, "MODULE", "tests.benchmarks.plain_peer")
+    peer = PeerProcess("plain", str(folder), None, 1)
+    painted = peer.paint(GenerationSpec(prompt="a red apple", num_steps=2, guidance_scale=1.0))
+    peer.close()
+    assert painted.pixels.shape == (128, 128, 3)
+    assert 0 < painted.seconds < 60
+    assert min(peer.weights_mb, painted.resident_mb) > 0
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_few_bits_of_xl_are_timed_against_float() -> None:
     figures = measure_xl(1, num_layers=1, num_heads=2, edge=8)
     assert figures["xl_speedup_fp32"] > 0
+    assert figures["xl_speedup_fp32_static"] > 0
     assert figures["xl_weight_ratio"] == pytest.approx(3 / 32, rel=0.1)
     assert np.isfinite(list(figures.values())).all()

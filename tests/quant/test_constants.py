@@ -38,27 +38,34 @@ def layer(
     return packed
 
 
-@pytest.mark.parametrize("expand", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("widths", MIXES, ids=str)
-def test_codes_zeros_and_rests_are_the_weight(widths: dict[int, int], *, expand: bool) -> None:
+def test_codes_zeros_and_rests_are_the_weight(widths: dict[int, int], *, signed: bool) -> None:
     packed = layer(widths)
-    found = integer_weights(packed, expand=expand)
+    found = integer_weights(packed, signed=signed)
     assert found is not None
     rest = torch.zeros(1) if found.rest is None else found.rest[:, None]
     torch.testing.assert_close(found.weight + rest, packed.weight, rtol=1e-6, atol=1e-7)
-    assert int(found.codes.max()) < 2**found.bits
-    assert int(found.zero.max()) < 2**found.bits
+    assert (found.zero is None) == signed
+    if found.zero is not None:
+        assert int(found.codes.max()) < 2**found.bits
+        assert int(found.zero.max()) < 2**found.bits
 
 
 def test_codes_take_as_few_bits_as_engines_know() -> None:
     found = {str(widths): integer_weights(layer(widths)) for widths in MIXES}
     assert [each.bits for each in found.values() if each] == [2, 2, 2, 4, 4, 4, 8, 8]
-    expanded = integer_weights(layer({2: 6}), expand=True)
-    assert expanded is not None
-    assert (expanded.bits, expanded.rest) == (8, None)  # eight bits hold every fraction
     odd = integer_weights(layer({4: 3}, num_inputs=5))
     assert odd is not None
     assert odd.bits == 8  # half a byte would be left over
+
+
+def test_signed_codes_are_bytes_that_engines_multiply() -> None:
+    for widths in MIXES:
+        found = integer_weights(layer(widths), signed=True)
+        assert found is not None
+        assert (found.bits, found.codes.dtype) == (8, torch.int8)
+        assert (found.rest is None) == (8 not in widths)  # a difference of eight bits needs nine
 
 
 def test_whole_zero_points_leave_no_rest() -> None:

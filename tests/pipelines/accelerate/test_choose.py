@@ -16,7 +16,7 @@ def load(folder: Path, backend: str, dtype: str | None = None) -> TextToImage:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones(folder: Path) -> None:
-    with pytest.raises(UnknownNameError, match="openvino, openvino-int8, torch"):
+    with pytest.raises(UnknownNameError, match="openvino, openvino-int8, openvino-lean, torch"):
         load(folder, "opemvino")
 
 

@@ -14,7 +14,7 @@ from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.graphs import RowTransformer
 from pipelines.accelerate.openvino_graphs import _interleaved
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
-from pipelines.accelerate.openvino_runtime import why_not
+from pipelines.accelerate.openvino_runtime import core, why_not
 from pipelines.text_to_image import TextToImage
 from quant.adapters import pack_in_turn, to_student
 from quant.calibrate import calibrate
@@ -35,9 +35,11 @@ CASES = {
     "eight bits": ("w8a8", Storage()),
     "per token": ("w4a8", replace(MIXED, activations="dynamic")),
     "per timestep": ("w3a6", MIXED),
+    "per timestep, eight bits": ("w4a8", MIXED),
     "four bits per token": ("w3a4", Storage(activations="dynamic")),
     "fewest": ("w2a4", MIXED),
 }
+STORED = ("per timestep", "per timestep, eight bits")
 
 
 @pytest.fixture(autouse=True)
@@ -78,14 +80,14 @@ def quantized(model: TextToImage, rows: dict[str, Any], precision: str, storage:
     return network
 
 
-def networks(model: TextToImage, network: Any, *, expand: bool) -> OpenvinoNetworks:
+def networks(model: TextToImage, network: Any, *, codes: bool) -> OpenvinoNetworks:
     return OpenvinoNetworks(
         replace(model.parts, transformer=network),
         model.info.latent_factor,
         execution=Execution("openvino", tolerance=ROUNDED),
         revision="low-bit",
         shelf=None,
-        rounding=Rounding(expand=expand),
+        rounding=Rounding(codes=codes),
     )
 
 
@@ -93,14 +95,18 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "codes"),
+    [(case, False) for case in CASES]
+    + [(case, True) for case in ("float inputs", "eight bits", *STORED)],
+)
 def test_a_compiled_low_bit_network_says_what_the_packed_one_says(
-    model: TextToImage, rows: dict[str, Any], case: str
+    model: TextToImage, rows: dict[str, Any], case: str, *, codes: bool
 ) -> None:
     precision, storage = CASES[case]
     network = quantized(model, rows, precision, storage)
     limit = EXACT if precision.endswith("a16") else ROUNDED
-    ours = networks(model, network, expand=False)
+    ours = networks(model, network, codes=codes)
     plain = ours._twin
     for timestep in (950, 700, 100):
         times = torch.tensor([timestep, timestep])
@@ -111,22 +117,23 @@ def test_a_compiled_low_bit_network_says_what_the_packed_one_says(
     assert ours.execution.fallbacks == {}
 
 
-def test_eight_bits_for_every_code_give_the_same_weights(
-    model: TextToImage, rows: dict[str, Any]
-) -> None:
-    network = quantized(model, rows, *CASES["float inputs"])
-    times = torch.tensor([900, 100])
-    lean, fast = (
-        networks(model, network, expand=expand).denoise(timesteps=times, **rows)
-        for expand in (False, True)
-    )
-    assert distance(fast, lean) < EXACT
+def test_stored_ranges_let_bytes_be_multiplied(model: TextToImage, rows: dict[str, Any]) -> None:
+    network = quantized(model, rows, *CASES["per timestep, eight bits"])
+    ours = networks(model, network, codes=True)
+    compiled = core().compile_model(ours._make_transformer(16, 16), "CPU")
+    products = [
+        node.get_rt_info()["primitiveType"].astype(str)
+        for node in compiled.get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].astype(str) == "FullyConnected"
+    ]
+    linears = [layer for layer in packed_layers(network).values() if layer.channel_dim == -1]
+    assert sum(kind.endswith("_I8") for kind in products) == len(linears)
 
 
 def test_rows_at_different_timesteps_each_get_their_own_ranges(
     model: TextToImage, rows: dict[str, Any]
 ) -> None:
-    ours = networks(model, quantized(model, rows, *CASES["per timestep"]), expand=False)
+    ours = networks(model, quantized(model, rows, *CASES["per timestep"]), codes=True)
     together = ours.denoise(timesteps=torch.tensor([900, 300]), **rows)
     alone = ours.denoise(rows["latents"][1:], torch.tensor([300]), rows["words"][1:], [None])
     assert torch.equal(together[1:], alone)
@@ -134,7 +141,7 @@ def test_rows_at_different_timesteps_each_get_their_own_ranges(
 
 def test_packed_weights_stay_packed_in_the_graph(model: TextToImage, rows: dict[str, Any]) -> None:
     network = quantized(model, rows, *CASES["fewest"])
-    ours = networks(model, network, expand=False)
+    ours = networks(model, network, codes=False)
     graph = ours._make_transformer(16, 16)
     constants = (node for node in graph.get_ops() if node.get_type_name() == "Constant")
     kinds = [node.get_element_type().get_type_name() for node in constants]

@@ -1,0 +1,100 @@
+"""A low-bit peer in a process of its own, asked for pictures over a pipe."""
+
+import base64
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+
+from benchmarks.painted import Painted
+from core.errors import ConfigError
+from pipelines.noise_schedule import SCHEDULERS
+from pipelines.spec import GenerationSpec
+from pipelines.store import open_checkpoint
+
+PYTHON = Path(".venv-peers/bin/python")
+MODULE = "benchmarks.peers.low_bit_pipelines"
+PROCESS_PEERS = (
+    *("openvino_int8_static", "openvino_int8_dynamic", "torchao_int8", "ort_int8"),
+    *("quanto_int8", "sdnq_uint4"),
+)
+
+
+class PeerProcess:
+    """A peer that has loaded a checkpoint's float variant and made few bits of it.
+
+    Args:
+        name: One of `PROCESS_PEERS`.
+        model: Checkpoint folder.
+        variant: Its float variant.
+        num_threads: CPU threads.
+
+    Attributes:
+        weights_mb: Size of its transformer's weights.
+
+    Raises:
+        ConfigError: If its environment is missing, or the peer cannot take this model.
+    """
+
+    def __init__(self, name: str, model: str, variant: str | None, num_threads: int) -> None:
+        if not PYTHON.exists():
+            raise ConfigError(f"{PYTHON} does not exist: make peers.", param="who")
+        checkpoint = open_checkpoint(model, variant=variant)
+        order = SCHEDULERS.get(checkpoint.info.default_scheduler)
+        self._said = TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(  # noqa: S603 - our own words
+            [
+                *(str(PYTHON), "-m", MODULE, name, model),
+                *(str(checkpoint.transformer), str(order), str(num_threads)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+        )
+        self.weights_mb = float(self._read()["weights_mb"])
+
+    def paint(self, spec: GenerationSpec) -> Painted:
+        """Paint one picture.
+
+        Args:
+            spec: What to paint.
+        """
+        names = ("prompt", "seed", "num_steps", "guidance_scale", "width", "height")
+        assert self._process.stdin is not None
+        record = asdict(spec)
+        print(json.dumps({name: record[name] for name in names}), file=self._process.stdin)
+        self._process.stdin.flush()
+        answer = self._read()
+        pixels = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
+        return Painted(
+            seconds=answer["seconds"],
+            pixels=pixels.reshape(answer["shape"]),
+            resident_mb=answer["resident_mb"],
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+    def _read(self) -> Mapping[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        message: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in message:
+            self.close()
+            raise ConfigError(str(message["error"]), param="who")
+        return message
+
+    def _last_words(self) -> str:
+        self._process.wait()
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return lines[-1] if lines else "it ended without a word"

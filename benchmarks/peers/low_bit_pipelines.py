@@ -1,0 +1,297 @@
+"""One low-bit peer in a process and an environment of its own: paints what it is told on stdin.
+
+    .venv-peers/bin/python -m benchmarks.peers.low_bit_pipelines torchao_int8 MODEL TRANSFORMER 1 2
+
+Each line of stdin asks for a picture in JSON, each line of stdout answers with its seconds and its
+pixels; the first says that everything is loaded and compiled, or why it cannot be.
+"""
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers.stock_pipeline import load_stock, paint_stock
+
+CALIBRATION = tuple(
+    f"a {color} {noun} and a {other}"
+    for color, noun, other in zip(
+        ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown") * 2,
+        ("cat", "dog", "apple", "frog", "house", "star", "boat", "crown") * 2,
+        ("key", "fish", "sun", "bird", "tree", "car", "cup", "rose") * 2,
+        strict=True,
+    )
+)
+"""What static ranges are measured on: 16 pictures of 4 steps."""
+
+ASKED = {"seed": 0, "num_steps": 4, "guidance_scale": 1.0, "width": 128, "height": 128}
+NUM_CALIBRATION = 64
+
+Call = Mapping[str, Tensor]
+Forward = Callable[..., Any]
+
+
+def torchao_int8(pipe: Any) -> float:  # noqa: ANN401 - diffusers has no types
+    """Int8 weights and inputs, ranges of inputs measured per token, compiled."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    quantize_(pipe.transformer, Int8DynamicActivationInt8WeightConfig())
+    pipe.transformer = torch.compile(pipe.transformer)
+    return _saved_mb(pipe.transformer)
+
+
+def quanto_int8(pipe: Any) -> float:  # noqa: ANN401
+    """Int8 weights, float inputs."""
+    from optimum.quanto import freeze, qint8, quantize
+
+    quantize(pipe.transformer, weights=qint8)
+    freeze(pipe.transformer)
+    return _saved_mb(pipe.transformer)
+
+
+def sdnq_uint4(pipe: Any) -> float:  # noqa: ANN401
+    """Weights of four bits."""
+    from sdnq import sdnq_post_load_quant
+
+    pipe.transformer = sdnq_post_load_quant(
+        pipe.transformer, weights_dtype="uint4", add_skip_keys=True
+    )
+    return _saved_mb(pipe.transformer)
+
+
+def ort_int8(pipe: Any) -> float:  # noqa: ANN401
+    """ONNX Runtime: int8 weights, ranges of inputs measured per tensor; decoder in float32."""
+    import onnxruntime as ort
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    [call] = _calls(pipe, 1)
+    latent = torch.randn(1, pipe.transformer.config.in_channels, *_cells(pipe))
+    with TemporaryDirectory() as folder:
+        plain, small, vae = (str(Path(folder) / f"{name}.onnx") for name in ("f", "i", "v"))
+        _export(_Step(pipe.transformer), tuple(call.values()), plain, tuple(call))
+        quantize_dynamic(plain, small, weight_type=QuantType.QInt8, per_channel=True)
+        _export(_Decoder(pipe.vae), (latent,), vae, ("latent",))
+        size = Path(small).stat().st_size / 1e6
+        step, decoder = (ort.InferenceSession(path, _ort_options(ort)) for path in (small, vae))
+
+    def run(given: Call) -> Tensor:
+        feed = {name: given[name].numpy() for name in call}
+        return torch.from_numpy(step.run(None, feed)[0])
+
+    _put(pipe, run, lambda x: torch.from_numpy(decoder.run(None, {"latent": x.numpy()})[0]))
+    return size
+
+
+def openvino_int8_static(pipe: Any) -> float:  # noqa: ANN401
+    """OpenVINO with NNCF: int8 weights and inputs, ranges measured beforehand, SmoothQuant."""
+    import nncf
+
+    calls = [tuple(each.values()) for each in _calls(pipe, NUM_CALIBRATION)]
+    graph = _openvino_step(pipe)
+    small = nncf.quantize(
+        graph,
+        nncf.Dataset([[part.numpy() for part in each] for each in calls]),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(calls),
+    )
+    return _put_openvino(pipe, small)
+
+
+def openvino_int8_dynamic(pipe: Any) -> float:  # noqa: ANN401
+    """OpenVINO with NNCF: int8 weights, ranges of inputs measured while running."""
+    import nncf
+
+    return _put_openvino(pipe, nncf.compress_weights(_openvino_step(pipe)))
+
+
+PEERS: dict[str, tuple[Callable[[Any], float], torch.dtype]] = {
+    "openvino_int8_static": (openvino_int8_static, torch.float32),
+    "openvino_int8_dynamic": (openvino_int8_dynamic, torch.float32),
+    "ort_int8": (ort_int8, torch.float32),
+    "torchao_int8": (torchao_int8, torch.bfloat16),
+    "quanto_int8": (quanto_int8, torch.bfloat16),
+    "sdnq_uint4": (sdnq_uint4, torch.bfloat16),
+}
+
+
+class _Step(nn.Module):
+    """One call of the transformer, with tensors alone."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, latent: Tensor, words: Tensor, mask: Tensor, timestep: Tensor) -> Tensor:
+        found = self.transformer(
+            latent,
+            encoder_hidden_states=words,
+            encoder_attention_mask=mask,
+            timestep=timestep,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            return_dict=False,
+        )
+        return found[0]
+
+
+class _Decoder(nn.Module):
+    def __init__(self, vae: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.vae.decode(latent, return_dict=False)[0]
+
+
+class _Encoder(nn.Module):
+    def __init__(self, text_encoder: nn.Module) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.text_encoder(ids, attention_mask=mask)[0]
+
+
+def _calls(pipe: Any, number: int) -> Sequence[Call]:  # noqa: ANN401
+    """Listen to the transformer's inputs while the float pipeline paints."""
+    heard: list[Call] = []
+    plain = pipe.transformer.forward
+
+    def listen(latent: Tensor, **given: Any) -> Any:  # noqa: ANN401
+        heard.append(_tensors(latent, given))
+        return plain(latent, **given)
+
+    pipe.transformer.forward = listen
+    for place, prompt in enumerate(CALIBRATION):
+        if len(heard) >= number:
+            break
+        paint_stock(pipe, {**ASKED, "prompt": prompt, "seed": place})
+    pipe.transformer.forward = plain
+    return heard[:number]
+
+
+def _tensors(latent: Tensor, given: Mapping[str, Any]) -> Call:
+    return {
+        "latent": latent,
+        "words": given["encoder_hidden_states"],
+        "mask": given["encoder_attention_mask"].float(),
+        "timestep": given["timestep"].float(),
+    }
+
+
+def _put(pipe: Any, step: Callable[[Call], Tensor], decode: Callable[[Tensor], Tensor]) -> None:  # noqa: ANN401
+    """Let compiled networks take the place of torch's."""
+    pipe.transformer.forward = lambda latent, **given: (step(_tensors(latent, given)),)
+    pipe.vae.decode = lambda latent, **_: (decode(latent),)
+
+
+def _openvino_step(pipe: Any) -> Any:  # noqa: ANN401
+    import openvino
+
+    [call] = _calls(pipe, 1)
+    graph = openvino.convert_model(_Step(pipe.transformer), example_input=tuple(call.values()))
+    graph.reshape(
+        {port: list(part.shape) for port, part in zip(graph.inputs, call.values(), strict=True)}
+    )
+    return graph
+
+
+def _put_openvino(pipe: Any, graph: Any) -> float:  # noqa: ANN401
+    import openvino
+
+    latent = torch.randn(1, pipe.transformer.config.in_channels, *_cells(pipe))
+    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
+    core = openvino.Core()
+
+    def compiled(model: Any) -> Callable[..., Tensor]:  # noqa: ANN401
+        network = core.compile_model(model, "CPU", threads)
+
+        def run(*parts: Tensor) -> Tensor:
+            return torch.from_numpy(network([part.numpy() for part in parts])[0].copy())
+
+        return run
+
+    step = compiled(graph)
+    decoder = openvino.convert_model(_Decoder(pipe.vae), example_input=(latent,))
+    decoder.reshape({decoder.inputs[0]: list(latent.shape)})
+    decode = compiled(decoder)
+    ids = torch.ones(1, 8, dtype=torch.long)
+    encode = compiled(openvino.convert_model(_Encoder(pipe.text_encoder), example_input=(ids, ids)))
+    pipe.text_encoder.forward = lambda ids, attention_mask: (encode(ids, attention_mask),)
+    _put(pipe, lambda given: step(*given.values()), decode)
+    with TemporaryDirectory() as folder:
+        openvino.save_model(graph, f"{folder}/m.xml", compress_to_fp16=False)
+        return Path(f"{folder}/m.bin").stat().st_size / 1e6
+
+
+def _cells(pipe: Any) -> tuple[int, int]:  # noqa: ANN401
+    return (ASKED["height"] // pipe.vae_scale_factor, ASKED["width"] // pipe.vae_scale_factor)
+
+
+def _export(module: nn.Module, call: tuple[Tensor, ...], path: str, names: Sequence[str]) -> None:
+    # The newer exporter writes a Squeeze here that ONNX Runtime 1.32 refuses to load.
+    torch.onnx.export(module.eval(), call, path, input_names=list(names), dynamo=False)
+
+
+def _ort_options(ort: Any) -> Any:  # noqa: ANN401
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return options
+
+
+def _saved_mb(network: nn.Module) -> float:
+    with TemporaryDirectory() as folder:
+        torch.save(network.state_dict(), f"{folder}/m.pt")
+        return Path(f"{folder}/m.pt").stat().st_size / 1e6
+
+
+@contextmanager
+def _answers() -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """Keep stdout for answers: what libraries print goes to stderr."""
+    answers = sys.stdout
+
+    def answer(message: Mapping[str, object]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    with redirect_stdout(sys.stderr):
+        yield answer
+
+
+def main(name: str, model: str, transformer: str, order: str, threads: str) -> None:
+    """Load a peer, then paint until stdin ends."""
+    torch.set_num_threads(int(threads))
+    with _answers() as answer, torch.inference_mode():
+        try:
+            prepare, dtype = PEERS[name]
+            pipe = load_stock(model, transformer, int(order), dtype)
+            weights_mb = prepare(pipe)
+            paint_stock(pipe, {**ASKED, "prompt": CALIBRATION[0]})
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with a peer is said and ends it)
+            answer({"error": f"{type(error).__name__}: {error}"})
+            return
+        answer({"weights_mb": weights_mb})
+        for line in sys.stdin:
+            started = time.perf_counter()
+            pixels = paint_stock(pipe, json.loads(line))
+            seconds = time.perf_counter() - started
+            answer(
+                {
+                    "seconds": seconds,
+                    "shape": list(pixels.shape),
+                    "pixels": base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode(),
+                    "resident_mb": psutil.Process().memory_info().rss / 1e6,
+                }
+            )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
