@@ -197,12 +197,13 @@ class Engine:
         ]
 
     def _finish(self, picture: Picture, image: Image.Image, fallbacks: tuple[str, ...]) -> None:
-        job, model = picture.job, picture.job.painter.info
+        job, painter = picture.job, picture.job.painter
         result = GenerationResult(
             image=image,
             spec=picture.spec,
-            model=model.name,
-            revision=model.revision,
+            model=painter.info.name,
+            revision=painter.info.revision,
+            backend=painter.execution.backend,
             timings_s=picture.timings_s,
             fallbacks=fallbacks,
         )

@@ -22,7 +22,7 @@ def to_png_bytes(result: GenerationResult) -> bytes:
 
     Returns:
         A PNG whose text chunk "fewstroke" is a JSON object: the fields of the specification, and
-        `model` and `revision`. No date and no timing stands in it.
+        `model`, `revision` and `backend`. No date and no timing stands in it.
     """
     info = PngInfo()
     info.add_text(_KEY, describe_origin(result))
@@ -37,7 +37,12 @@ def describe_origin(result: GenerationResult) -> str:
     Args:
         result: A finished picture.
     """
-    record = {**spec_to_record(result.spec), "model": result.model, "revision": result.revision}
+    record = {
+        **spec_to_record(result.spec),
+        "model": result.model,
+        "revision": result.revision,
+        "backend": result.backend,
+    }
     return json.dumps(record, sort_keys=True)
 
 
@@ -49,11 +54,13 @@ class PngOrigin:
         spec: What was asked for.
         model: Name of the model that painted it.
         revision: Content hash of that model.
+        backend: What computed it; empty in pictures of before it was noted.
     """
 
     spec: GenerationSpec
     model: str
     revision: str
+    backend: str
 
 
 def read_png_spec(png: bytes) -> PngOrigin:
@@ -73,6 +80,7 @@ def read_png_spec(png: bytes) -> PngOrigin:
             text = image.text if isinstance(image, PngImageFile) else {}
         record = json.loads(text[_KEY])
         model, revision = record.pop("model"), record.pop("revision")
+        backend = record.pop("backend", "")
         spec = spec_from_record(record)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError("This is not a whole PNG file: give the bytes as they came.") from error
@@ -81,4 +89,4 @@ def read_png_spec(png: bytes) -> PngOrigin:
             f"This PNG carries no {_KEY!r} text that can be read: it was painted elsewhere, or "
             "saved again by a program that drops such texts."
         ) from error
-    return PngOrigin(spec=spec, model=model, revision=revision)
+    return PngOrigin(spec=spec, model=model, revision=revision, backend=backend)

@@ -63,6 +63,7 @@ class GenerationResult:
         spec: The specification it was made from.
         model: Name of the model that painted it.
         revision: Content hash of the model's weights and configuration.
+        backend: Registered name of the backend that computed it.
         timings_s: Seconds per stage: "encode", "denoise", "decode" (shared by a batch).
         fallbacks: What was done otherwise than asked, in words; empty as a rule.
     """
@@ -71,5 +72,6 @@ class GenerationResult:
     spec: GenerationSpec
     model: str
     revision: str
+    backend: str = "torch"
     timings_s: Mapping[str, float] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()

@@ -166,6 +166,7 @@ class TextToImage:
                 spec=spec,
                 model=self.info.name,
                 revision=self.info.revision,
+                backend=self.networks.execution.backend,
                 timings_s=timings_s,
             )
             for image, spec in zip(images, batch.specs, strict=True)

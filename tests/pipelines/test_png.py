@@ -36,6 +36,14 @@ def test_what_was_asked_for_is_read_back(fields: dict[str, Any]) -> None:
     spec = GenerationSpec(**fields)
     origin = read_png_spec(to_png_bytes(result(spec)))
     assert (origin.spec, origin.model, origin.revision) == (spec, "m", "r")
+    assert origin.backend == "torch"
+
+
+def test_a_picture_names_what_computed_it_and_older_ones_need_not() -> None:
+    spec = GenerationSpec(prompt="a cat")
+    assert read_png_spec(to_png_bytes(result(spec, backend="openvino"))).backend == "openvino"
+    old = _png('{"model": "m", "revision": "r", "prompt": "x"}')
+    assert read_png_spec(old).backend == ""
 
 
 def test_pixels_survive_and_timings_leave_no_trace() -> None:
