@@ -43,10 +43,12 @@ fix: $(VENV)/.ready-dev  ## format, mend what the linter can mend, rewrite gener
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python tools/reference.py
+	@$(BIN)/python tools/performance.py
 	@echo "make fix: done. What is left, make check says."
 
-docs: $(VENV)/.ready-dev  ## rewrite docs/reference.md from the code
+docs: $(VENV)/.ready-dev  ## rewrite docs/reference.md and docs/performance.md
 	@$(BIN)/python tools/reference.py
+	@$(BIN)/python tools/performance.py
 
 setup: $(VENV)/.ready-dev  ## set up for development, and nothing else
 	@echo "make setup: ready. Commands are in $(BIN)."

@@ -1,9 +1,10 @@
 """Kill the server and a worker, again and again, and look whether a batch ever noticed.
 
-A client uploads, submits, cancels and fetches batches without a pause while a reaper sends SIGKILL
-to one of two real processes at random moments, so that every stage is hit: upload, validation,
-painting, finalising, cancel. Afterwards every line of every batch must have exactly one result,
-and each picture must be, byte for byte, what an undisturbed run made of the same line.
+Clients upload, submit, cancel and fetch batches without a pause while a reaper, on a clock of its
+own, sends SIGKILL to one of two real processes at random moments, in the midst of whatever they do:
+an upload, validation, painting, finalising, a cancel, an answer. Afterwards every line of every
+batch must have exactly one result, and each picture must be, byte for byte, what an undisturbed run
+made of the same line.
 """
 
 import io
@@ -15,10 +16,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Final, TypeVar
 
 from openai import APIConnectionError, APIStatusError, OpenAI
@@ -30,6 +33,9 @@ from core.errors import DeadlineError
 ENDPOINT: Final = "/v1/images/generations"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 NUM_LINES = 60
+NUM_CALLERS = 2
+LINE_BYTES = 30_000
+PAUSE_S = 0.02
 LEASE_S = 5.0
 PATIENCE_S = 200.0
 MAX_PAUSE_S = 6.0
@@ -50,7 +56,8 @@ class Tally:
         lost: Lines without a result.
         doubled: Lines with more than one.
         different: Lines with another result than undisturbed.
-        stages: How often a process died while a batch was in which status.
+        stages: How often a process died while a caller was doing what, or its batch in which
+            status.
     """
 
     kills: int = 0
@@ -75,22 +82,27 @@ def kill_under_load(folder: Path, database_url: str, *, num_kills: int, seed: in
     Returns:
         What was lost, doubled or different; all three should be 0.
     """
-    with _cluster(folder, database_url) as processes:
-        url = f"http://127.0.0.1:{processes.port}/v1"
-        with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=30) as openai:
-            reaper = Reaper(processes, random.Random(seed))  # noqa: S311  (to be repeatable)
-            caller = Caller(openai, reaper)
-            started = time.monotonic()
-            caller.wait_until_up()
-            reaper.start_s = time.monotonic() - started
-            undisturbed, _ = caller.results(caller.run())
-            reaper.kills_left = num_kills
-            tally = Tally()
-            while reaper.kills_left > 0:
-                _count(tally, undisturbed, caller)
-    tally.kills = reaper.tally.total()
-    tally.stages = reaper.tally
-    return tally
+    chance = random.Random(seed)  # noqa: S311  (to be repeatable)
+    with _cluster(folder, database_url) as processes, ExitStack() as stack:
+        callers = [
+            Caller(stack.enter_context(_client(processes.port)), random.Random(chance.random()))  # noqa: S311
+            for _ in range(NUM_CALLERS)
+        ]
+        started = time.monotonic()
+        callers[0].wait_until_up()
+        start_s = time.monotonic() - started
+        undisturbed, _ = callers[0].results(callers[0].run())
+        reaper = Reaper(processes, callers, chance, start_s=start_s)
+        pool = stack.enter_context(ThreadPoolExecutor())
+        counting = [pool.submit(_count_until, reaper.is_over, undisturbed, x) for x in callers]
+        reaping = pool.submit(reaper.run, num_kills)
+        tallies = [each.result() for each in counting]
+        stages = reaping.result()
+    summed = {
+        name: sum(getattr(tally, name) for tally in tallies)
+        for name in ("batches", "cancelled", "results", "lost", "doubled", "different")
+    }
+    return Tally(kills=num_kills, stages=stages, **summed)
 
 
 class Processes:
@@ -159,32 +171,52 @@ class Reaper:
 
     Args:
         processes: Its victims.
+        callers: Asked what they are doing when somebody dies.
         chance: Decides.
+        start_s: How long a server takes to come up.
+
+    Attributes:
+        is_over: Set when nobody dies any more.
     """
 
-    def __init__(self, processes: Processes, chance: random.Random) -> None:
-        self.kills_left = 0
-        self.start_s = 0.0
-        self.chance = chance
-        self.tally: Counter[str] = Counter()
+    def __init__(
+        self,
+        processes: Processes,
+        callers: Sequence["Caller"],
+        chance: random.Random,
+        *,
+        start_s: float,
+    ) -> None:
+        self.is_over = Event()
         self._processes = processes
-        self._next_at = 0.0
+        self._callers = callers
+        self._chance = chance
+        self._start_s = start_s
 
-    def look(self, status: str) -> None:
-        """Kill, if it is time to.
+    def run(self, num_kills: int) -> Counter[str]:
+        """Kill so often, or until a caller gives up.
 
         Args:
-            status: What is going on, for the record.
+            num_kills: Processes to kill.
+
+        Returns:
+            What callers were doing meanwhile, each counted at each kill.
         """
-        self._processes.check()
-        if self.kills_left <= 0 or time.monotonic() < self._next_at:
-            return
-        self._processes.replace(self.chance.choice(["serve", "work"]))
-        self.kills_left -= 1
-        self.tally[status] += 1
+        stages: Counter[str] = Counter()
+        try:
+            for _ in range(num_kills):
+                if self.is_over.wait(self._pause_s()):
+                    break
+                stages.update(caller.doing for caller in self._callers)
+                self._processes.replace(self._chance.choice(["serve", "work"]))
+        finally:
+            self.is_over.set()
+        return stages
+
+    def _pause_s(self) -> float:
         # most victims come up first, or nothing but start-ups would be killed; some do not
-        pause_s = self.start_s if self.chance.random() < STARTED_SHARE else 0.0
-        self._next_at = time.monotonic() + pause_s + self.chance.uniform(0.1, MAX_PAUSE_S)
+        start_s = self._start_s if self._chance.random() < STARTED_SHARE else 0.0
+        return start_s + self._chance.uniform(0.1, MAX_PAUSE_S)
 
 
 class Caller:
@@ -192,17 +224,20 @@ class Caller:
 
     Args:
         openai: OpenAI's own.
-        reaper: Looks in between.
+        chance: Decides what it cancels, and when.
+
+    Attributes:
+        doing: A request that is under way, or the status of its batch.
     """
 
-    def __init__(self, openai: OpenAI, reaper: Reaper) -> None:
+    def __init__(self, openai: OpenAI, chance: random.Random) -> None:
+        self.doing = "before"
+        self.chance = chance
         self._openai = openai
-        self.reaper = reaper
-        self._status = "before"
 
     def wait_until_up(self) -> None:
         """Return when the server answers."""
-        self._call(lambda: self._openai.batches.list(limit=1))
+        self._call("before", lambda: self._openai.batches.list(limit=1))
 
     def run(self, *, cancels: bool = False) -> Batch:
         """Upload a file, submit it, and wait for the end.
@@ -217,25 +252,26 @@ class Caller:
             DeadlineError: If it does not end.
         """
         client, give_up_at = self._openai, time.monotonic() + PATIENCE_S
-        self._status = "upload"
-        name = ("in.jsonl", io.BytesIO(_content()))
-        file = self._call(lambda: client.files.create(file=name, purpose="batch"))
+        file = self._call(
+            "upload",
+            lambda: client.files.create(file=("in.jsonl", _SlowFile(_content())), purpose="batch"),
+        )
         batch = self._call(
+            "create",
             lambda: client.batches.create(
                 input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"
-            )
+            ),
         )
-        cancel_at = self.reaper.chance.uniform(0.0, 0.8) * NUM_LINES
+        cancel_at = self.chance.uniform(0.0, 0.8) * NUM_LINES
         while batch.status not in ENDED:
             counts = batch.request_counts
             if cancels and counts is not None and counts.completed >= cancel_at:
                 cancels = False
                 self._cancel(batch)
-            batch = self._call(lambda: client.batches.retrieve(batch.id))  # noqa: B023
-            self._status = batch.status
+            batch = self._call(batch.status, lambda: client.batches.retrieve(batch.id))  # noqa: B023
             if time.monotonic() > give_up_at:
                 raise DeadlineError(f"{batch.id} is still {batch.status}.")
-            time.sleep(0.02)
+            time.sleep(PAUSE_S)
         return batch
 
     def results(self, batch: Batch) -> tuple[dict[str, Any], int]:
@@ -250,20 +286,20 @@ class Caller:
         found: dict[str, Any] = {}
         num_doubled = 0
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            text = self._call(lambda: self._openai.files.content(file_id)).text  # noqa: B023
-            for row in map(json.loads, text.splitlines()):
+            content = self._call("results", lambda: self._openai.files.content(file_id))  # noqa: B023
+            for row in map(json.loads, content.text.splitlines()):
                 num_doubled += row["custom_id"] in found
                 found[row["custom_id"]] = _lasting(row)
         return found, num_doubled
 
     def _cancel(self, batch: Batch) -> None:
         with suppress(APIStatusError):  # it may have ended just now
-            self._call(lambda: self._openai.batches.cancel(batch.id))
+            self._call("cancel", lambda: self._openai.batches.cancel(batch.id))
 
-    def _call(self, request: Callable[[], Answer]) -> Answer:
+    def _call(self, doing: str, request: Callable[[], Answer]) -> Answer:
         give_up_at = time.monotonic() + PATIENCE_S
+        self.doing = doing
         while True:
-            self.reaper.look(self._status)
             try:
                 return request()
             except (APIConnectionError, APIStatusError) as error:
@@ -271,6 +307,18 @@ class Caller:
                 if is_final or time.monotonic() > give_up_at:
                     raise
             time.sleep(0.1)
+
+
+class _SlowFile(io.BytesIO):
+    """A file that takes its time, so that a server may die in the midst of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(PAUSE_S)
+        return super().read(size)
+
+
+def _client(port: int) -> OpenAI:
+    return OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=30)
 
 
 def _content() -> bytes:
@@ -285,7 +333,7 @@ def _content() -> bytes:
         }
         for k, body in enumerate(bodies)
     ]
-    return "\n".join(map(json.dumps, rows)).encode()
+    return "\n".join(json.dumps(row).ljust(LINE_BYTES) for row in rows).encode()
 
 
 def _lasting(row: dict[str, Any]) -> object:
@@ -296,8 +344,18 @@ def _lasting(row: dict[str, Any]) -> object:
     return row["response"]["status_code"], body.get("data"), body.get("error")
 
 
+def _count_until(is_over: Event, undisturbed: dict[str, Any], caller: Caller) -> Tally:
+    tally = Tally()
+    try:
+        while not is_over.is_set():
+            _count(tally, undisturbed, caller)
+    finally:
+        is_over.set()
+    return tally
+
+
 def _count(tally: Tally, undisturbed: dict[str, Any], caller: Caller) -> None:
-    batch = caller.run(cancels=caller.reaper.chance.random() < 0.25)
+    batch = caller.run(cancels=caller.chance.random() < 0.25)
     found, num_doubled = caller.results(batch)
     tally.batches += 1
     tally.cancelled += batch.status == "cancelled"

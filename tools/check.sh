@@ -22,7 +22,8 @@ gate "lint" "$bin/ruff" check .
 gate "types" "$bin/mypy"
 gate "layers" "$bin/lint-imports"
 gate "house rules" "$bin/python" -m pytest -q -m "not slow" tests/repo
-gate "generated docs" "$bin/python" tools/reference.py --check
+gate "reference" "$bin/python" tools/reference.py --check
+gate "performance" "$bin/python" tools/performance.py --check
 
 if [ ${#failed[@]} -gt 0 ]; then
   (IFS=, && printf 'make check: failed: %s. make fix may mend some of it.\n' "${failed[*]}")

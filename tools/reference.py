@@ -4,15 +4,14 @@
 says. Settings are not here: docs/operations.md has them.
 """
 
-import difflib
 import inspect
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import typer.main
+from generated_page import settle
 from rich.text import Text
 
 from cli.main import build_app
@@ -31,18 +30,7 @@ are in [operations.md](operations.md).
 
 def main() -> None:
     """Rewrite the page, or compare it."""
-    page = "\n".join([HEADER, *_commands(), *_errors()]) + "\n"
-    current = PAGE.read_text(encoding="ascii") if PAGE.exists() else ""
-    if sys.argv[1:] != ["--check"]:
-        PAGE.write_text(page, encoding="ascii")
-        print(f"{PAGE.name}: {'rewritten' if page != current else 'up to date'}")
-        return
-    if page != current:
-        changes = difflib.unified_diff(
-            current.splitlines(), page.splitlines(), "docs/reference.md", "the code", lineterm=""
-        )
-        sys.exit("\n".join([*changes, "docs/reference.md is stale: run make docs."]))
-    print(f"{PAGE.name}: up to date")
+    settle(PAGE, "\n".join([HEADER, *_commands(), *_errors()]) + "\n")
 
 
 def _commands() -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core.errors import DeviceMemoryError, NumericsError
+from pipelines.accelerate.choose import AUTO
 from pipelines.engine import Engine
 from pipelines.events import Done, Event, Failed
 from pipelines.intake import Intake
@@ -250,10 +251,12 @@ def test_rows_of_a_low_bit_model_keep_their_bits_at_different_steps(repository: 
 
 
 @pytest.mark.slow
-def test_every_shipped_variant_passes_the_gate(repository: Path) -> None:
+@pytest.mark.parametrize("backend", ["torch", AUTO])
+def test_every_shipped_variant_passes_the_gate(repository: Path, backend: str) -> None:
     folder = repository / "checkpoints" / "emoji-scenes"
     for variant in open_checkpoint(folder).info.variants:
-        painter = RowPainter(TextToImage.load(folder, variant=variant, device="cpu"))
+        model = TextToImage.load(folder, variant=variant, device="cpu", backend=backend)
+        painter = RowPainter(model)
         info = painter.info
         spec = GenerationSpec(
             prompt="a red apple left of a blue cup",
@@ -268,4 +271,5 @@ def test_every_shipped_variant_passes_the_gate(repository: Path) -> None:
             run.engine.tick()
             run.submit(asked, replace(asked, seed=7, prompt="a dog"))
             run.finish()
-            assert run.png(asked) == to_png_bytes(painter.model.generate([asked])[0])
+            assert run.png(asked) == to_png_bytes(model.generate([asked])[0])
+        assert not painter.execution.fallbacks

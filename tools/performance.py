@@ -1,0 +1,155 @@
+"""Writes docs/performance.md from benchmarks/results/performance.json.
+
+`performance.py` rewrites the page; `performance.py --check` fails when it is not what was measured.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from generated_page import settle
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+FIGURES = ROOT / "benchmarks" / "results" / "performance.json"
+
+PAINTERS = {
+    "ours": "**ours, as served on this machine** (`auto`: OpenVINO, bytes times bytes)",
+    "ours_openvino_lean": "ours, weights packed (`openvino-lean`)",
+    "ours_torch": "ours, plain torch",
+    "openvino_int8_static": "OpenVINO + NNCF, int8 static, the float student",
+    "openvino_int8_dynamic": "OpenVINO + NNCF, int8 dynamic",
+    "diffusers_bf16": "diffusers, bfloat16",
+    "diffusers_fp32": "diffusers, float32",
+    "diffusers_compiled": "diffusers, float32, `torch.compile`",
+    "torchao_int8": "torchao int8 dynamic, bfloat16, `torch.compile`",
+    "ort_int8": "ONNX Runtime, int8 dynamic",
+    "sdnq_uint4": "SDNQ uint4, bfloat16",
+    "quanto_int8": "quanto int8 weights, bfloat16",
+    "diffusers_teacher50": "diffusers, the teacher with 50 guided steps",
+}
+
+TOP = """\
+# Performance
+
+Written by `make docs` from `benchmarks/results/performance.json`; `make check` fails when it is
+stale. A dash is a figure that has not been measured.
+
+## Whole pictures
+
+A sentence in, 128 x 128 pixels out, 4 steps without guidance on {machine}, {date}. Ours
+paint with `low-bit`, peers with its float parent `rdd-4`; each peer has what its library offers for
+the transformer, and where it is OpenVINO also for text encoder and decoder. All take turns of three
+pictures in one run; the figure is the median, the range holds the middle half. "Distance" is the
+mean difference from diffusers' float32 pictures in levels of 255: low-bit weights are another
+model, so theirs is no rounding error but what four bits cost. "Weights" are the transformer's, as
+stored.
+
+| | pictures/s | middle half | times diffusers bf16 | distance | weights, MB | process, MB |
+|---|---|---|---|---|---|---|"""
+
+XL = """
+## One step of PixArt-XL/2's shape
+
+Weights at random, 256 tokens, 120 words, no guidance; weights inside the blocks of 2, 3 and 4 bits,
+a third of the channels each. With ranges measured per token the weights stay packed; with stored
+ranges they are expanded to bytes.
+
+| | seconds | times float32 |
+|---|---|---|"""
+
+COSTS = """
+## What a picture costs
+
+`low-bit` as served. Each curve changes one thing: 4 steps, no regions, one picture.
+
+![Milliseconds over tokens, company, regions, steps and variants, and peaks](images/costs.png)
+"""
+
+AGAIN = """
+## Measure again
+
+```sh
+make peers   # .venv-peers: what we compare with; SDNQ is GPL and stays there
+FIGURES=benchmarks/results/performance.json
+python -m benchmarks.bench_backends --output $FIGURES --memory --server
+python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 5
+python -m benchmarks.bench_costs --output $FIGURES --picture docs/images/costs.png
+make docs
+```
+"""
+
+
+def main() -> None:
+    """Rewrite the page, or compare it."""
+    figures = json.loads(FIGURES.read_text("utf-8"))
+    top = TOP.format(machine=figures["machine"].split(";")[0], date=figures["date"])
+    lines = [top, *_painters(figures), *_server(figures), XL, *_xl(figures)]
+    settle(PAGE, "\n".join([*lines, *_costs(figures), AGAIN.rstrip()]) + "\n")
+
+
+def _painters(figures: Mapping[str, float | None]) -> Iterator[str]:
+    plain = figures.get("images_per_s_diffusers_bf16")
+    known = sorted(PAINTERS, key=lambda name: -(figures.get(f"images_per_s_{name}") or 0))
+    for name in known:
+        rate = figures.get(f"images_per_s_{name}")
+        low, high = (figures.get(f"images_per_s_{name}_{end}") for end in ("low", "high"))
+        cells = [
+            PAINTERS[name],
+            _number(rate),
+            "-" if low is None or high is None else f"{_number(low)} to {_number(high)}",
+            "-" if not rate or not plain else _number(rate / plain),
+            *(_number(figures.get(f"{kind}_{name}")) for kind in ("distance", "weights_mb")),
+            _number(figures.get(f"resident_mb_{name}")),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _server(figures: Mapping[str, float | None]) -> Iterator[str]:
+    first = figures.get("first_image_s")
+    yield "\nFrom the start of `fewstroke serve --variant low-bit` to its first picture, with"
+    yield f"networks that an earlier start compiled: {_number(first)} s."
+
+
+def _xl(figures: Mapping[str, float | None]) -> Iterator[str]:
+    names = {
+        "fp32": "torch, float32",
+        "bf16": "torch, bfloat16",
+        "ours_float32": "ours, float32",
+        "ours": "ours, 2/3/4 bits, packed, ranges per token",
+        "ours_static": "ours, 2/3/4 bits, in bytes, stored ranges",
+    }
+    plain = figures.get("xl_step_s_fp32")
+    for name, words in names.items():
+        seconds = figures.get(f"xl_step_s_{name}")
+        times = plain / seconds if plain and seconds else None
+        yield f"| {words} | {_number(seconds)} | {_number(times)} |"
+    ratio = figures.get("xl_weight_ratio")
+    yield f"\nPacked weights take {_number(ratio)} of float32's memory."
+
+
+def _costs(figures: Mapping[str, float | None]) -> Iterator[str]:
+    yield COSTS.rstrip()
+    work, ms = figures.get("cost_step_gflop"), figures.get("cost_step_ms")
+    if not work or not ms:
+        return
+    peaks = {
+        "float32": figures["peak_gflop_s_float32"],
+        "bfloat16": figures["peak_gflop_s_bfloat16"],
+        "int8": figures["peak_gflop_s_int8"],
+    }
+    said = ", ".join(f"{_number(peak)} in {name}" for name, peak in peaks.items())
+    yield f"""
+One step is {_number(work)} billion operations in {_number(ms)} ms: {_number(work / ms * 1e3)}
+billion a second. Plain products of 2048 x 2048 reach {said};
+a copy moves {_number(figures["peak_gb_s"])} gigabytes a second. A step of this small network is
+bound by how many operations it has, not by any of these: some hundred products of 64 tokens,
+microseconds each."""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
