@@ -4,8 +4,8 @@
     python -m benchmarks.bench_jobs --kills 200
 
 `items_per_s_*` counts lines that were claimed in groups and completed with their results, one
-worker. `plain_table_items_per_s` is the same work on a bare table of SQLite without batches,
-owners, turns or a library: what a queue could cost at least. `dbos_items_per_s_*` is DBOS, with
+worker. `plain_table_items_per_s_*` is a bare table without batches, owners, turns or results, two
+statements a claim: what a queue could cost at least. `dbos_items_per_s_*` is DBOS, with
 workflows that do nothing.
 """
 
@@ -13,7 +13,6 @@ import io
 import json
 import os
 import resource
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import (
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    insert,
+    select,
+    update,
+)
 
 from app.batches.batches import Batches, BatchOrder
 from app.batches.item_results import ItemResult
@@ -108,7 +118,11 @@ def measure_queue(folder: Path, cluster: str, num_lines: int) -> dict[str, objec
             url = f"sqlite:///{place}.db" if name == "sqlite" else new_database(cluster)
             rate = claim_and_complete(url, place, group, num_lines)
             figures[f"items_per_s_{name}{suffix}"] = round(rate, 1)
-    figures["plain_table_items_per_s"] = round(plain_table(folder / "plain.db", num_lines), 1)
+    for name, url in (
+        ("sqlite", f"sqlite:///{folder / 'plain.db'}"),
+        ("postgres", new_database(cluster)),
+    ):
+        figures[f"plain_table_items_per_s_{name}"] = round(plain_table(url, num_lines), 1)
     return figures
 
 
@@ -296,37 +310,39 @@ def complete_all(database: Database, files: Files, batch: Batch) -> None:
         leases.complete(batch.id, results)
 
 
-def plain_table(path: Path, num_lines: int) -> float:
-    """Claim and complete rows of a bare table.
+def plain_table(url: str, num_lines: int) -> float:
+    """Claim and complete rows of a bare table, in two statements a claim.
 
     Args:
-        path: The database file.
+        url: An empty database.
         num_lines: How many rows.
 
     Returns:
         Rows per second.
     """
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("CREATE TABLE item (line INTEGER PRIMARY KEY, state TEXT)")
-    connection.execute("CREATE INDEX by_state ON item (state, line)")
-    connection.execute("BEGIN")
-    connection.executemany(
-        "INSERT INTO item VALUES (?, 'pending')", ((k,) for k in range(num_lines))
+    database = Database(url)  # for its settings of durability
+    item = Table(
+        "item", MetaData(), Column("line", Integer, primary_key=True), Column("state", String)
     )
-    connection.execute("COMMIT")
+    first = select(item.c.line).where(item.c.state == "pending").order_by(item.c.line).limit(GROUP)
+    claim = update(item).where(item.c.line.in_(first.with_for_update(skip_locked=True)))
+    with database.write() as session:
+        item.metadata.create_all(session.connection())
+        Index("by_state", item.c.state, item.c.line).create(session.connection())
+        rows = [{"line": line, "state": "pending"} for line in range(num_lines)]
+        session.execute(insert(item), rows)
     started = time.perf_counter()
-    claim = (
-        "UPDATE item SET state = 'leased' WHERE line IN "
-        "(SELECT line FROM item WHERE state = 'pending' ORDER BY line LIMIT ?) RETURNING line"
-    )
-    while rows := connection.execute(claim, (GROUP,)).fetchall():
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("UPDATE item SET state = 'completed' WHERE line = ?", rows)
-        connection.execute("COMMIT")
+    while True:
+        with database.write() as session:
+            done = claim.values(state="leased").returning(item.c.line)
+            lines = session.execute(done).scalars().all()
+        if not lines:
+            break
+        with database.write() as session:
+            found = update(item).where(item.c.line.in_(lines))
+            session.execute(found.values(state="completed"))
     rate = num_lines / (time.perf_counter() - started)
-    connection.close()
+    database.close()
     return rate
 
 

@@ -7,7 +7,7 @@ Codes and wording follow OpenAI's: `invalid_json_line`, `duplicate_custom_id`, `
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 MAX_ERRORS = 100
 """Errors that are listed; who has more will find the next ones after mending these."""
@@ -215,22 +215,38 @@ def parse_line(raw: bytes, number: int) -> dict[str, Any]:
         LineError: If it is none.
     """
     try:
-        request = json.loads(raw.decode("utf-8"))
+        # a byte order mark is what some editors begin a file with
+        request = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise LineError(
             code="invalid_json_line",
             message=f"This line is not UTF-8: byte {error.start + 1} of it.",
             line=number,
         ) from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, _NoJsonError) as error:
         raise LineError(
             code="invalid_json_line", message=f"This line is not valid JSON: {error}.", line=number
+        ) from error
+    except (ValueError, RecursionError) as error:  # Python's own limits
+        raise LineError(
+            code="invalid_json_line",
+            message="This line is not JSON that can be read: a number has thousands of digits, or "
+            "lists are nested too deep.",
+            line=number,
         ) from error
     if not isinstance(request, dict):
         raise LineError(
             code="invalid_json_line", message="This line is not a JSON object.", line=number
         )
     return request
+
+
+class _NoJsonError(Exception):
+    """Something that Python's reader takes and JSON does not know."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NoJsonError(f"{name} is no number there")
 
 
 def split(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:

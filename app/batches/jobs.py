@@ -42,6 +42,9 @@ from app.batches.webhooks import WebhookSender
 from app.storage.files import Files
 from core.errors import CapacityError
 
+NUM_SENDERS = 4
+"""Webhooks that are sent at a time: somebody slow keeps one of them busy for half a minute."""
+
 POLL_S = 0.5
 """How often a worker with nothing to do looks for work that others have accepted."""
 
@@ -104,7 +107,7 @@ class JobRunner:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._threads = ThreadPoolExecutor(6, thread_name_prefix="jobs")
+        self._threads = ThreadPoolExecutor(6 + NUM_SENDERS, thread_name_prefix="jobs")
 
     def start(self) -> None:
         """Begin to work, on the running event loop."""
@@ -117,7 +120,7 @@ class JobRunner:
             self._sweep,
         ]
         if self._tools.sender is not None:
-            steps.append(self._send_webhook)
+            steps += [self._send_webhook] * NUM_SENDERS
         self._tasks = [asyncio.create_task(self._repeat(step)) for step in steps]
 
     def wake(self) -> None:
@@ -249,7 +252,7 @@ class JobRunner:
     def _write_batch(self, batch_id: str, some: Sequence[Finished]) -> None:
         contents = [finished.content for finished in some]
         path, places = write_segment(self._tools.files.store, batch_id, contents)
-        self._tools.leases.complete(
+        taken = self._tools.leases.complete(
             batch_id,
             [
                 ItemResult(
@@ -263,6 +266,8 @@ class JobRunner:
                 for finished, (start, num_bytes) in zip(some, places, strict=True)
             ],
         )
+        if not taken:  # the batch has ended meanwhile, and nobody will look here again
+            self._tools.files.store.remove(path)
 
     async def _do_stage(self) -> float:
         did_something = await self._in_thread(self._tools.stages.run_next)

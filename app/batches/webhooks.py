@@ -1,7 +1,9 @@
 """Telling others that a batch has ended: Standard Webhooks, as `client.webhooks.unwrap` reads them.
 
 The event is written in the transaction that ends the batch, so it is neither lost nor made up. A
-sender takes what is due, and tries again later and later until somebody says 2xx.
+sender takes what is due, those that were never tried first, and tries again later and later until
+somebody says 2xx. Several send at a time, each with a deadline, so that nobody who is slow keeps
+the others waiting.
 """
 
 import base64
@@ -11,7 +13,10 @@ import json
 import random
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -30,11 +35,12 @@ RETRY_AFTER_S = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
 """Seconds between tries, as Standard Webhooks proposes; after the last one it is given up."""
 
 TIMEOUT_S = 15.0
+"""Seconds until somebody must be reached, and as many until they must have answered."""
 SECRET_PREFIX = "whsec_"  # noqa: S105  (what secrets begin with, not one)
 MAX_URL_CHARS = 2000
 
 _GONE = 410
-_SEND_LEASE_S = 2 * TIMEOUT_S + 10
+_SEND_LEASE_S = 2 * TIMEOUT_S + 10  # and ten to look up the name
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -121,7 +127,7 @@ class WebhookSender:
             delivery = session.scalar(
                 select(WebhookDelivery)
                 .where(due)
-                .order_by(WebhookDelivery.next_try_at)
+                .order_by(WebhookDelivery.tries, WebhookDelivery.next_try_at)
                 .limit(1)
                 .with_for_update(skip_locked=True)
             )
@@ -137,7 +143,7 @@ class WebhookSender:
         try:
             target = check_target(delivery.url, allow_private=self._allow_private)
             status = _post(target, body, headers, allow_private=self._allow_private)
-        except (OSError, HTTPException, InputError) as error:
+        except (OSError, HTTPException, InputError, ValueError) as error:
             return None, str(error)[:500] or type(error).__name__
         return status, None if 200 <= status < 300 else f"The answer was {status}."
 
@@ -200,6 +206,7 @@ def check_target(url: str, *, allow_private: bool) -> Target:
     try:
         parsed = urlsplit(url)
         host, port = parsed.hostname, parsed.port
+        (host or "").encode("idna")  # as looking it up does; refuses names that cannot be
     except ValueError as error:
         raise InputError(f"{url[:80]!r} is no URL: {error}.", param="webhook_url") from error
     schemes = ("https", "http") if allow_private else ("https",)
@@ -296,17 +303,37 @@ def _post(target: Target, body: bytes, headers: dict[str, str], *, allow_private
     address = _resolve(target, allow_private=allow_private)
     connection = HTTPConnection(target.host, target.port, timeout=TIMEOUT_S)
     connected = socket.create_connection((address, target.port), timeout=TIMEOUT_S)
-    try:
+    connection.sock = connected
+    with closing(connection), connected.dup() as line, _cut_after(TIMEOUT_S, line):
         if target.is_encrypted:
             context = ssl.create_default_context()
-            connected = context.wrap_socket(connected, server_hostname=target.host)
-        connection.sock = connected
+            connection.sock = context.wrap_socket(connected, server_hostname=target.host)
         path = target.url.path or "/"
         query = f"?{target.url.query}" if target.url.query else ""
         connection.request("POST", path + query, body=body, headers=headers)
         return connection.getresponse().status  # a redirect is an answer, and is not followed
+
+
+@contextmanager
+def _cut_after(seconds: float, line: socket.socket) -> Iterator[None]:
+    # each byte that comes resets a socket's own timeout
+    is_late = threading.Event()
+
+    def cut() -> None:
+        is_late.set()
+        with suppress(OSError):  # it may have ended just now
+            line.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.start()
+    try:
+        yield
+    except (OSError, HTTPException) as error:
+        if is_late.is_set():
+            raise TimeoutError(f"There was no answer within {seconds:g} s.") from error
+        raise
     finally:
-        connected.close()
+        timer.cancel()
 
 
 def _resolve(target: Target, *, allow_private: bool) -> str:

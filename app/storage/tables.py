@@ -98,8 +98,8 @@ class File(Table):
 class Batch(Table):
     """A batch as `/v1/batches` shows it, and what its workers must know.
 
-    `lease_*` belong to whoever validates or finalises it; `validated_*` say how far validation
-    came; `last_leased_at` is what makes batches take turns.
+    `lease_*` belong to whoever validates or finalises it; `last_leased_at` is what makes batches
+    take turns.
     """
 
     __tablename__ = "batch"

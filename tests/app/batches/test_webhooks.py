@@ -2,9 +2,11 @@
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
 from sqlalchemy import select, update
 
+from app.batches import webhooks
 from app.batches.webhooks import RETRY_AFTER_S, WebhookSender, check_target, is_public, key_of
 from app.storage.tables import WebhookDelivery
 from core.errors import ConfigError, InputError
@@ -165,3 +168,43 @@ def test_every_ending_is_told(lab: Lab) -> None:
     event = delivery(lab)
     assert event.event == "batch.cancelled"
     assert json.loads(event.body)["data"] == {"id": done.id}
+
+
+def test_a_name_that_cannot_be_looked_up_is_refused_or_noted_as_a_try(lab: Lab) -> None:
+    for host in ("a" * 70 + ".example.com", "a..b.com"):
+        with pytest.raises(InputError, match="no URL"):
+            check_target(f"https://{host}/x", allow_private=False)
+    fail_a_batch(lab, "https://example.org/")
+    with lab.database.write() as session:
+        session.execute(update(WebhookDelivery).values(url="https://a..b.com/"))
+    assert sender(lab).send_next()  # accepted before names were checked
+    assert "a..b.com" in str(delivery(lab).last_error)
+
+
+def test_somebody_who_drips_is_cut_off_and_comes_after_those_never_tried(
+    lab: Lab, listener: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                while not stop.wait(0.05):
+                    with suppress(OSError):
+                        connection.sendall(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        fail_a_batch(lab, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        started = time.monotonic()
+        assert sender(lab).send_next()
+        assert time.monotonic() - started < 2
+        stop.set()
+        thread.join()
+    assert delivery(lab).last_error == "There was no answer within 0.3 s."
+    fail_a_batch(lab, listener)
+    make_due(lab)
+    assert sender(lab).send_next()
+    assert len(Listener.heard) == 1
