@@ -76,6 +76,8 @@ def segments_of(batch_id: str) -> str:
 def outputs_of(batch_id: str) -> str:
     """Return the folder in storage of the files that a batch leaves behind.
 
+    Every attempt to write them has a folder of its own in it.
+
     Args:
         batch_id: The batch.
     """
@@ -133,9 +135,13 @@ class OutputFiles:
     Args:
         store: Where blobs are.
         batch_id: The batch.
+
+    Attributes:
+        folder: Where both lie, and nothing else.
     """
 
     def __init__(self, store: BlobStore, batch_id: str) -> None:
+        self.folder = f"{outputs_of(batch_id)}/{uuid4().hex}"
         self._store = store
         self._batch_id = batch_id
         self._open = ExitStack()
@@ -183,7 +189,7 @@ class OutputFiles:
         }
 
     def _path(self, file_id: str) -> str:
-        return f"{outputs_of(self._batch_id)}/{file_id}"
+        return f"{self.folder}/{file_id}"
 
     def _write(self, name: str, line: bytes) -> None:
         if name not in self._streams:

@@ -20,6 +20,7 @@ from app.batches.batches import OUTPUT_PURPOSE
 from app.batches.input import InputCheck, Line, LineError
 from app.batches.output import OutputFiles, Produced, items_in_order, outputs_of, segments_of
 from app.batches.webhooks import WebhookOutbox
+from app.storage.blobs import StorageUnavailableError
 from app.storage.database import Database, now_s
 from app.storage.files import ENDED, Files
 from app.storage.tables import Batch, BatchItem, File, in_state
@@ -265,9 +266,18 @@ class Stages:
             )
             if batch.in_progress_at is None:  # its lines were never all known
                 session.execute(delete(BatchItem).where(BatchItem.batch_id == batch.id))
-        # what an earlier attempt left; if that still runs, it cannot write its end any more
-        self._files.store.remove(outputs_of(batch.id))
-        with OutputFiles(self._files.store, batch.id) as output:
+        output = OutputFiles(self._files.store, batch.id)
+        try:
+            self._write_outputs(batch, output, final, unfinished)
+        except (LeaseLostError, StorageUnavailableError):
+            # nothing names these files: whoever ends the batch writes files of their own
+            self._files.store.remove(output.folder)
+            raise
+
+    def _write_outputs(
+        self, batch: Batch, output: OutputFiles, final: str, unfinished: dict[str, str]
+    ) -> None:
+        with output:
             for rows in items_in_order(self._database, batch.id):
                 for row in rows:
                     output.add(row, unfinished)
@@ -290,6 +300,7 @@ class Stages:
 
     def _clean(self, batch: Batch) -> None:
         self._files.store.remove(segments_of(batch.id))
+        self._remove_attempts(batch)
         with self._database.write() as session:
             self._renew(
                 session,
@@ -299,6 +310,15 @@ class Stages:
                 lease_expires_at=None,
             )
             session.execute(delete(BatchItem).where(BatchItem.batch_id == batch.id))
+
+    def _remove_attempts(self, batch: Batch) -> None:
+        # what was written by those who were killed, or too slow, while they ended it
+        with self._database.read() as session:
+            named = File.id.in_((batch.output_file_id, batch.error_file_id))
+            kept = session.scalars(select(File.path).where(named)).all()
+        for attempt in self._files.store.children(outputs_of(batch.id)):
+            if not any(path == attempt or path.startswith(f"{attempt}/") for path in kept):
+                self._files.store.remove(attempt)
 
 
 def _ending(batch: Batch) -> tuple[str, dict[str, str]]:

@@ -226,6 +226,28 @@ class BlobStore:
                 f"The storage did not delete a file: {_reason(error)}."
             ) from error
 
+    def children(self, name: str) -> list[str]:
+        """List what lies in a folder of blobs; blocks, for code in threads.
+
+        Args:
+            name: The folder, relative to the root; one that is not there is empty.
+
+        Returns:
+            Blobs and folders in it, relative to the root as well.
+
+        Raises:
+            StorageUnavailableError: If the storage refuses.
+        """
+        try:
+            found = self._files.ls(self._path(name), detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        except self._failures as error:
+            raise StorageUnavailableError(
+                f"The storage did not list its files: {_reason(error)}."
+            ) from error
+        return [f"{name}/{path.rstrip('/').rpartition('/')[2]}" for path in found]
+
     @property
     def _is_local(self) -> bool:
         protocol = self._files.protocol
