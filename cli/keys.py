@@ -82,9 +82,12 @@ def create(
 def list_keys() -> None:
     """List every key that was ever made; keys themselves are not kept and cannot be shown."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("id", "name", "state", "a minute", "units", "window s", "priority", "created")
+    table = Table(
+        Column("id", overflow="fold"),  # whole on any screen: `revoke` takes it
+        *("name", "state", "a minute", "units", "window s", "priority", "created"),
+    )
     for key in _ring().listed():
         table.add_row(
             key.id,

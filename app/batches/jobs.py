@@ -293,8 +293,10 @@ class JobRunner:
         return min(self._tools.leases.lease_s / 10, 1.0)
 
     async def _sweep(self) -> float:
-        count = await self._in_thread(self._tools.files.sweep)
-        return 0.0 if count else SWEEP_EVERY_S
+        if await self._in_thread(self._tools.files.sweep):
+            return 0.0
+        await self._in_thread(self._tools.stages.sweep)
+        return SWEEP_EVERY_S
 
     async def _send_webhook(self) -> float:
         assert self._tools.sender is not None

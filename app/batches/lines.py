@@ -12,7 +12,7 @@ from app.batches.batches import OUTPUT_PURPOSE
 from app.batches.input import LineError, parse_line
 from app.batches.leases import Item
 from app.batches.output import failure_body, result_line
-from app.errors import error_body, status_of
+from app.errors import QuotaExceededError, error_body, status_of
 from app.storage.files import Files
 from core.errors import (
     CapacityError,
@@ -172,6 +172,8 @@ def to_outcome(item: Item, error: BaseException) -> Finished | Postponed:
         return _failed(item, status, error_body(_as_exception(error)))
     if not is_passing:
         log.error("bug", batch=item.batch_id, line=item.line, exc_info=error)
+    if isinstance(error, QuotaExceededError):  # which may last for hours
+        log.warning("line_waits", batch=item.batch_id, line=item.line, reason=error.message)
     delay_s = error.retry_after_s if isinstance(error, CapacityError) else 1.0
     return Postponed(item=item, delay_s=delay_s, counts=counts)
 

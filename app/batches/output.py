@@ -22,6 +22,9 @@ from app.storage.files import new_file_id
 from app.storage.tables import BatchItem
 
 PAGE_LINES = 500
+ALL_SEGMENTS = "batches"
+"""Folder in storage of what unfinished batches need."""
+
 MAX_OPEN_SEGMENTS = 8
 
 
@@ -70,7 +73,7 @@ def segments_of(batch_id: str) -> str:
     Args:
         batch_id: The batch.
     """
-    return f"batches/{batch_id}"
+    return f"{ALL_SEGMENTS}/{batch_id}"
 
 
 def outputs_of(batch_id: str) -> str:

@@ -18,7 +18,14 @@ from sqlalchemy.orm import Session
 
 from app.batches.batches import OUTPUT_PURPOSE
 from app.batches.input import InputCheck, Line, LineError
-from app.batches.output import OutputFiles, Produced, items_in_order, outputs_of, segments_of
+from app.batches.output import (
+    ALL_SEGMENTS,
+    OutputFiles,
+    Produced,
+    items_in_order,
+    outputs_of,
+    segments_of,
+)
 from app.batches.webhooks import WebhookOutbox
 from app.storage.blobs import StorageUnavailableError
 from app.storage.database import Database, now_s
@@ -310,6 +317,22 @@ class Stages:
                 lease_expires_at=None,
             )
             session.execute(delete(BatchItem).where(BatchItem.batch_id == batch.id))
+
+    def sweep(self) -> int:
+        """Remove results that came after their batch was cleaned, by workers that died over it.
+
+        Returns:
+            Batches that had any.
+        """
+        folders = {
+            path.rpartition("/")[2]: path for path in self._files.store.children(ALL_SEGMENTS)
+        }
+        with self._database.read() as session:
+            is_old = Batch.cleaned_at < time.time() - self._lease_s
+            ended = session.scalars(select(Batch.id).where(Batch.id.in_(folders), is_old)).all()
+        for batch_id in ended:
+            self._files.store.remove(folders[batch_id])
+        return len(ended)
 
     def _remove_attempts(self, batch: Batch) -> None:
         # what was written by those who were killed, or too slow, while they ended it

@@ -75,7 +75,7 @@ def test_too_many_lines_none_and_very_many_errors_are_told() -> None:
 
 
 def test_51_000_lines_are_one_error_and_little_memory() -> None:
-    content = b"\n".join(line(f"line-{k}") for k in range(51_000))
+    content = b"\n".join(line(f"line-{k}", prompt="p" * 900) for k in range(51_000))
     tracemalloc.start()
     found = InputCheck(
         io.BytesIO(content), endpoint=ENDPOINT, max_lines=50_000, max_line_bytes=1 << 20
@@ -85,7 +85,7 @@ def test_51_000_lines_are_one_error_and_little_memory() -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert told(found) == [("too_many_tasks", 50_001, None)]
-    assert peak_bytes < 3 * len(content)
+    assert peak_bytes < len(content) / 4  # names are kept, to tell when one comes twice
 
 
 @given(

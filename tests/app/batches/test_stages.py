@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.batches.item_results import ItemResult
 from app.batches.lines import Finished
@@ -67,6 +68,20 @@ def test_what_a_killed_one_left_is_removed_with_the_batch(lab: Lab) -> None:
     ended = lab.batches.get(batch.id, owner=batch.owner)
     assert len(lab.output(ended)) == 3
     assert len(lab.store.children(outputs_of(batch.id))) == 1
+
+
+def test_results_of_one_who_died_over_them_are_swept_up(lab: Lab) -> None:
+    ended, running = painted(lab), lab.accepted(*lines(1))
+    lab.run_stages()
+    for batch in (ended, running):
+        write_segment(lab.store, batch.id, [b"late"])
+    stages = lab.stages()
+    assert stages.sweep() == 0  # somebody may be reading still
+    with lab.database.write() as session:
+        session.execute(update(Batch).values(cleaned_at=Batch.cleaned_at - 100))
+    assert stages.sweep() == 1
+    assert lab.store.children(segments_of(ended.id)) == []
+    assert len(lab.store.children(segments_of(running.id))) == 1
 
 
 def test_results_that_come_after_the_end_leave_nothing_in_storage(lab: Lab) -> None:
