@@ -82,12 +82,14 @@ class InputCheck:
         """
         num_lines = 0
         for number, start, num_bytes, raw in split(self._stream, self._max_line_bytes):
-            if not raw.strip() and num_bytes == len(raw):
-                continue  # an empty line asks for nothing
-            num_lines += 1
-            if num_lines > self._max_lines:
+            is_blank = not raw.strip() and num_bytes == len(raw)
+            num_lines += not is_blank
+            # empty lines ask for nothing, but a file of nothing else would be read for minutes
+            if num_lines > self._max_lines or number > 2 * self._max_lines:
                 self._add_too_many(number)
                 return
+            if is_blank:
+                continue
             try:
                 line = self._check(number, start, num_bytes, raw)
             except LineError as error:

@@ -283,6 +283,7 @@ class JobRunner:
             for key in mine - held:
                 if lost := self._running.pop(key, None):
                     lost.task.cancel()
+        await self._in_thread(self._tools.stages.keep)
         return min(self._tools.leases.lease_s / 4, MAX_HEARTBEAT_S)
 
     async def _reclaim(self) -> float:

@@ -1,8 +1,9 @@
 """What happens to a batch before its lines are painted and after: checked, ended, cleaned up.
 
-Each stage is leased like a line is, by name and time in the batch's row. It renews its lease in
-every transaction, so one that lost it stops at its next write, and each can be begun again by
-another worker at any point: validation starts over, ending writes new files, cleaning cleans.
+Each stage is leased like a line is, by name and time in the batch's row. A heartbeat keeps the
+lease, every transaction looks whether it stands, so one that lost it stops at its next write, and
+each can be begun again by another worker at any point: validation starts over, ending writes new
+files, cleaning cleans.
 """
 
 import time
@@ -34,6 +35,9 @@ from app.storage.tables import Batch, BatchItem, File, in_state
 from core.errors import FewstrokeError, ShuttingDownError
 
 INSERT_LINES = 1000
+
+GIVEN_BACK_FOR_S = 2.0
+"""Seconds until a stage that failed is begun again."""
 
 ANALYZE_LINES = 1000
 """So many new rows PostgreSQL is told of at once, or it scans them all at every claim."""
@@ -69,7 +73,7 @@ class Stages:
         files: Where the bytes are.
         outbox: Takes what is to be told when a batch has ended.
         worker: This process's name.
-        lease_s: How long a stage may take for one piece, in seconds.
+        lease_s: How long a stage that falls silent stays with its worker, in seconds.
         limits: What an input file may hold.
     """
 
@@ -90,10 +94,24 @@ class Stages:
         self._lease_s = lease_s
         self._limits = limits
         self._stopping = Event()
+        self._running: str | None = None  # the batch whose stage is being done
 
     def stop(self) -> None:
         """Give back the stage that is being done, at its next write."""
         self._stopping.set()
+
+    def keep(self) -> None:
+        """Extend the lease of the stage that is being done, if it is still ours."""
+        batch_id = self._running
+        if batch_id is None:
+            return
+        with self._database.write(is_durable=False) as session:
+            session.execute(
+                update(Batch)
+                .where(Batch.id == batch_id, Batch.lease_token == self._worker)
+                .values(lease_expires_at=now_s() + self._lease_s)
+                .execution_options(synchronize_session=False)
+            )
 
     def run_next(self) -> bool:
         """Do the next stage of the batch that waited longest for one.
@@ -106,6 +124,7 @@ class Stages:
         if batch is None:
             return False
         is_over = False
+        self._running = batch.id
         try:
             self._run(batch)
             is_over = True
@@ -113,6 +132,7 @@ class Stages:
             log.info("stage_lost", batch=batch.id, status=batch.status)
             is_over = True
         finally:
+            self._running = None
             if not is_over:
                 self._give_back(batch)
         return True
@@ -162,7 +182,9 @@ class Stages:
             )
         return batch
 
-    def _give_back(self, batch: Batch, delay_s: float = 2.0) -> None:
+    def _give_back(self, batch: Batch) -> None:
+        # what failed may fail again at once; what was stopped will not
+        delay_s = 0.0 if self._stopping.is_set() else GIVEN_BACK_FOR_S
         with self._database.write(is_durable=False) as session:
             session.execute(
                 update(Batch)

@@ -88,6 +88,17 @@ def test_51_000_lines_are_one_error_and_little_memory() -> None:
     assert peak_bytes < len(content) / 4  # names are kept, to tell when one comes twice
 
 
+def test_a_file_of_empty_lines_is_not_read_to_its_end() -> None:
+    content = io.BytesIO(b"\n" * 5_000_000 + line("last"))
+    found = InputCheck(content, endpoint=ENDPOINT, max_lines=50, max_line_bytes=1 << 20)
+    assert list(found.lines()) == []
+    assert told(found) == [("too_many_tasks", 101, None)]
+    assert content.tell() < 2_500_000
+    spaced = io.BytesIO(b"\n\n".join(line(str(k)) for k in range(50)))
+    found = InputCheck(spaced, endpoint=ENDPOINT, max_lines=50, max_line_bytes=1 << 20)
+    assert len(list(found.lines())) == 50
+
+
 @given(
     st.lists(st.binary(max_size=40).filter(lambda raw: b"\n" not in raw), max_size=20),
     st.integers(1, 30),

@@ -60,6 +60,28 @@ def test_one_who_slept_through_its_lease_takes_nothing_from_its_successor(
     assert lab.files.get(str(ended.output_file_id), owner=batch.owner).path.startswith(winner)
 
 
+def test_a_heart_that_beats_keeps_a_piece_of_any_length(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = painted(lab)
+    slow, other = lab.stages(), lab.stages()
+    monkeypatch.setattr(slow, "_lease_s", 0.4)
+    really, taken = OutputFiles.close, []
+
+    def take_long(self: OutputFiles) -> Any:
+        for _ in range(6):
+            time.sleep(0.15)
+            slow.keep()
+            taken.append(other.run_next())
+        return really(self)
+
+    monkeypatch.setattr(OutputFiles, "close", take_long)
+    assert slow.run_next()
+    assert taken == [False] * 6
+    assert lab.batches.get(batch.id, owner=batch.owner).status == "completed"
+    slow.keep()  # of nothing
+
+
 def test_what_a_killed_one_left_is_removed_with_the_batch(lab: Lab) -> None:
     batch = painted(lab)
     with lab.store.writing(f"{outputs_of(batch.id)}/killed/file-1") as blob:
