@@ -3,6 +3,7 @@
 from app.batch_answers import EndpointAnswers
 from app.batches.jobs import JobRunner, JobTools, worker_name
 from app.batches.leases import Leases
+from app.batches.leftovers import Leftovers
 from app.batches.stages import StageLimits, Stages
 from app.batches.webhooks import WebhookOutbox, WebhookSender
 from app.deps import Service
@@ -42,6 +43,7 @@ def make_runner(service: Service) -> JobRunner:
                 max_lines=settings.max_batch_lines, max_line_bytes=settings.max_body_bytes
             ),
         ),
+        leftovers=Leftovers(database, service.files.store),
         sender=sender,
         answer=EndpointAnswers(service),
     )

@@ -220,11 +220,20 @@ def peaks(repeats: int = 5) -> dict[str, float]:
         "int8": lambda: torch._int_mm(bytes_, bytes_),  # noqa: SLF001 - torch's int8 product
     }
     found = {
-        f"peak_gflop_s_{name}": round(2 * PRODUCT**3 / fastest(call, repeats) / 1e9, 1)
+        f"peak_gflop_s_{name}": significant(2 * PRODUCT**3 / fastest(call, repeats) / 1e9)
         for name, call in products.items()
     }
     copy_s = fastest(lambda: target.copy_(source), repeats)
-    return {**found, "peak_gb_s": round(2 * source.numel() / copy_s / 1e9, 2)}
+    return {**found, "peak_gb_s": significant(2 * source.numel() / copy_s / 1e9)}
+
+
+def significant(number: float) -> float:
+    """Round to four digits, so that a slow machine's figures are not zero.
+
+    Args:
+        number: Any.
+    """
+    return float(f"{number:.4g}")
 
 
 def fastest(call: Callable[[], object], repeats: int) -> float:

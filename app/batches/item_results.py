@@ -134,10 +134,15 @@ def _as_table(session: Session, results: Sequence[ItemResult]) -> FromClause:
         records = func.json_to_recordset(cast(content, JSON))
         fields = [column(name, of_type) for name, of_type in FIELDS.items()]
         return records.table_valued(*fields).render_derived("given", with_types=True)
+    # materialised, or SQLite reads the JSON anew for every line that is leased
     each = func.json_each(content).table_valued("value")
-    return select(
-        *(
-            func.json_extract(each.c.value, f"$.{name}", type_=of_type).label(name)
-            for name, of_type in FIELDS.items()
+    return (
+        select(
+            *(
+                func.json_extract(each.c.value, f"$.{name}", type_=of_type).label(name)
+                for name, of_type in FIELDS.items()
+            )
         )
-    ).subquery("given")
+        .cte("given")
+        .prefix_with("MATERIALIZED")
+    )

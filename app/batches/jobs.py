@@ -26,6 +26,7 @@ import structlog
 
 from app.batches.item_results import ItemResult
 from app.batches.leases import Item, Leases
+from app.batches.leftovers import Leftovers
 from app.batches.lines import (
     Answer,
     Finished,
@@ -72,6 +73,7 @@ class JobTools:
         files: Where files are.
         leases: Where lines are taken from and results are written.
         stages: What happens to whole batches.
+        leftovers: Removes what ended batches left.
         sender: Tells who wants to know; None where there is no key to sign with.
         answer: Answers a request as its endpoint would.
     """
@@ -79,6 +81,7 @@ class JobTools:
     files: Files
     leases: Leases
     stages: Stages
+    leftovers: Leftovers
     sender: WebhookSender | None
     answer: Answer
 
@@ -296,7 +299,8 @@ class JobRunner:
     async def _sweep(self) -> float:
         if await self._in_thread(self._tools.files.sweep):
             return 0.0
-        await self._in_thread(self._tools.stages.sweep)
+        leftovers, lease_s = self._tools.leftovers, self._tools.leases.lease_s
+        await self._in_thread(leftovers.sweep, lease_s)
         return SWEEP_EVERY_S
 
     async def _send_webhook(self) -> float:

@@ -19,14 +19,8 @@ from sqlalchemy.orm import Session
 
 from app.batches.batches import OUTPUT_PURPOSE
 from app.batches.input import InputCheck, Line, LineError
-from app.batches.output import (
-    ALL_SEGMENTS,
-    OutputFiles,
-    Produced,
-    items_in_order,
-    outputs_of,
-    segments_of,
-)
+from app.batches.leftovers import Leftovers
+from app.batches.output import OutputFiles, Produced, items_in_order
 from app.batches.webhooks import WebhookOutbox
 from app.storage.blobs import StorageUnavailableError
 from app.storage.database import Database, now_s
@@ -91,6 +85,7 @@ class Stages:
         self._files = files
         self._outbox = outbox
         self._worker = worker
+        self._leftovers = Leftovers(database, files.store)
         self._lease_s = lease_s
         self._limits = limits
         self._stopping = Event()
@@ -328,8 +323,8 @@ class Stages:
             self._outbox.add(session, batch, f"batch.{final}")
 
     def _clean(self, batch: Batch) -> None:
-        self._files.store.remove(segments_of(batch.id))
-        self._remove_attempts(batch)
+        self._leftovers.remove_segments(batch)
+        self._leftovers.remove_attempts(batch)
         with self._database.write() as session:
             self._renew(
                 session,
@@ -339,31 +334,6 @@ class Stages:
                 lease_expires_at=None,
             )
             session.execute(delete(BatchItem).where(BatchItem.batch_id == batch.id))
-
-    def sweep(self) -> int:
-        """Remove results that came after their batch was cleaned, by workers that died over it.
-
-        Returns:
-            Batches that had any.
-        """
-        folders = {
-            path.rpartition("/")[2]: path for path in self._files.store.children(ALL_SEGMENTS)
-        }
-        with self._database.read() as session:
-            is_old = Batch.cleaned_at < time.time() - self._lease_s
-            ended = session.scalars(select(Batch.id).where(Batch.id.in_(folders), is_old)).all()
-        for batch_id in ended:
-            self._files.store.remove(folders[batch_id])
-        return len(ended)
-
-    def _remove_attempts(self, batch: Batch) -> None:
-        # what was written by those who were killed, or too slow, while they ended it
-        with self._database.read() as session:
-            named = File.id.in_((batch.output_file_id, batch.error_file_id))
-            kept = session.scalars(select(File.path).where(named)).all()
-        for attempt in self._files.store.children(outputs_of(batch.id)):
-            if not any(path == attempt or path.startswith(f"{attempt}/") for path in kept):
-                self._files.store.remove(attempt)
 
 
 def _ending(batch: Batch) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,7 @@ import pytest
 from app.batches.batches import Batches, BatchOrder
 from app.batches.jobs import JobRunner, JobTools, worker_name
 from app.batches.leases import Leases
+from app.batches.leftovers import Leftovers
 from app.batches.lines import Call
 from app.batches.stages import StageLimits, Stages
 from app.batches.webhooks import WebhookOutbox, WebhookSender
@@ -81,6 +82,7 @@ class Lab:
             files=self.files,
             leases=self.leases(lease_s),
             stages=self.stages(),
+            leftovers=Leftovers(self.database, self.store),
             sender=sender,
             answer=answer or self.answer,
         )

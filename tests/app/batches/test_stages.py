@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from app.batches.item_results import ItemResult
+from app.batches.leftovers import Leftovers
 from app.batches.lines import Finished
 from app.batches.output import OutputFiles, outputs_of, result_line, segments_of, write_segment
 from app.storage.blobs import StorageUnavailableError
@@ -97,11 +98,11 @@ def test_results_of_one_who_died_over_them_are_swept_up(lab: Lab) -> None:
     lab.run_stages()
     for batch in (ended, running):
         write_segment(lab.store, batch.id, [b"late"])
-    stages = lab.stages()
-    assert stages.sweep() == 0  # somebody may be reading still
+    leftovers = Leftovers(lab.database, lab.store)
+    assert leftovers.sweep(30) == 0  # somebody may be reading still
     with lab.database.write() as session:
         session.execute(update(Batch).values(cleaned_at=Batch.cleaned_at - 100))
-    assert stages.sweep() == 1
+    assert leftovers.sweep(30) == 1
     assert lab.store.children(segments_of(ended.id)) == []
     assert len(lab.store.children(segments_of(running.id))) == 1
 
