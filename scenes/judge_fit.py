@@ -12,6 +12,7 @@ from scenes.judge_templates import (
     Look,
     Stamp,
     TemplateBank,
+    by_channel,
     describe,
 )
 from scenes.vocabulary import COLORS, DETAILS, NOUNS, SIZES_PX
@@ -70,18 +71,25 @@ class View:
         self._y0, self._x0 = int(rows[0]), int(columns[0])
         part = (slice(self._y0, int(rows[-1]) + 1), slice(self._x0, int(columns[-1]) + 1))
         self._bank, self._noise = bank, noise
-        self._image, self._under = image[part], under[part]
+        self._image, self._under = by_channel(image[part]), by_channel(under[part])
         self._weights = counts[part].astype(np.float32)
-        self._over_rgb = None if over_rgb is None else over_rgb[part]
-        self._over_through = None if over_alpha is None else 1 - over_alpha[part][..., None]
+        self._over_rgb = None if over_rgb is None else by_channel(over_rgb[part])
+        self._over_through = None if over_alpha is None else 1 - over_alpha[part]
         empty = self._under
         if self._over_rgb is not None and self._over_through is not None:
             empty = self._over_rgb + self._over_through * empty
         self._empty_errors = self._errors(self._image - empty) * self._weights
         self.empty_error = float(self._empty_errors.sum())
+        self._fits: dict[Pose, Fit] = {}  # half of all poses are asked for again
 
     def fit(self, pose: Pose) -> Fit:
         """Return how wrong the picture is with an object in this pose."""
+        fit = self._fits.get(pose)
+        if fit is None:
+            fit = self._fits[pose] = self._painted(pose)
+        return fit
+
+    def _painted(self, pose: Pose) -> Fit:
         stamp: Stamp = self._bank.stamp(pose.look, pose.detail)
         height, width = stamp.alpha.shape
         top, left = pose.top - STAMP_PAD_PX - self._y0, pose.left - STAMP_PAD_PX - self._x0
@@ -90,10 +98,9 @@ class View:
         x1 = min(self._weights.shape[1], left + width)
         if y1 <= y0 or x1 <= x0:
             return Fit(pose, self.empty_error + float(stamp.alpha.sum()))
-        here = (slice(y0, y1), slice(x0, x1))
-        there = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-        alpha = stamp.alpha[there]
-        painted = stamp.rgb[there] + (1 - alpha)[..., None] * self._under[here]
+        here = (..., slice(y0, y1), slice(x0, x1))
+        there = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+        painted = stamp.rgb[there] + (1 - stamp.alpha[there]) * self._under[here]
         if self._over_rgb is not None and self._over_through is not None:
             painted = self._over_rgb[here] + self._over_through[here] * painted
         errors = (self._errors(self._image[here] - painted) * self._weights[here]).sum()
@@ -150,14 +157,14 @@ class View:
         area = float(self._bank.stamp(fit.pose.look, fit.pose.detail).solid.sum())
         return (self.best(others).error - fit.error) / area
 
-    def _errors(self, difference: Float[np.ndarray, "a b 3"]) -> Float[np.ndarray, "a b"]:
-        size = channel_sum(np.abs(difference)) - self._noise
-        return np.clip(size, 0, FULL_ERROR) / FULL_ERROR
-
-
-def channel_sum(picture: Float[np.ndarray, "*a 3"]) -> Float[np.ndarray, "*a"]:
-    """Return the sum of three channels, faster than numpy's over a short axis."""
-    return picture[..., 0] + picture[..., 1] + picture[..., 2]
+    def _errors(self, difference: Float[np.ndarray, "3 a b"]) -> Float[np.ndarray, "a b"]:
+        red, green, blue = np.abs(difference, out=difference)
+        size = red + green + blue
+        size -= np.float32(self._noise)
+        np.maximum(size, 0, out=size)
+        np.minimum(size, np.float32(FULL_ERROR), out=size)
+        size /= np.float32(FULL_ERROR)
+        return size
 
 
 def coarse_poses(

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from core.seeding import numpy_generator
-from scenes.judge_fit import FULL_ERROR, Pose, channel_sum
-from scenes.judge_templates import COARSE_SIDES_PX, Look, TemplateBank
+from scenes.judge_fit import FULL_ERROR, Pose
+from scenes.judge_templates import COARSE_SIDES_PX, Look, TemplateBank, by_channel
 from scenes.sprites import SpriteSheet
 from scenes.vocabulary import CANVAS_PX
 
@@ -24,12 +24,20 @@ SOFTEN_PX = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Points:
-    """Points of every look of one style and size: `t` looks, `p` points."""
+    """Points of every look of one style and size: `t` looks, `p` points.
+
+    Attributes:
+        looks: The looks.
+        places: Of each point, counted row by row on the canvas; the look's corner is at 0.
+        rgb: Its colour there.
+        areas: Pixels of each look.
+        heights: Of each look, in pixels.
+        widths: Of each look, in pixels.
+    """
 
     looks: list[Look]
-    rows: Int[np.ndarray, "t p"]
-    columns: Int[np.ndarray, "t p"]
-    rgb: Float[np.ndarray, "t p 3"]
+    places: Int[np.ndarray, "t p"]
+    rgb: Float[np.ndarray, "3 t p"]
     areas: Float[np.ndarray, "t"]
     heights: Int[np.ndarray, "t"]
     widths: Int[np.ndarray, "t"]
@@ -87,13 +95,16 @@ class PointBank:
         low_x = max(0, columns[0] - 2)
         high_y = min(CANVAS_PX, rows[-1] + 3) - int(points.heights.min())
         high_x = min(CANVAS_PX, columns[-1] + 3) - int(points.widths.min())
+        colors, uncovered = by_channel(soft).reshape(3, -1), empty.ravel()
+        last = CANVAS_PX**2 - 1
         for top in range(low_y, high_y + 1, STRIDE_PX):
             for left in range(low_x, high_x + 1, STRIDE_PX):
                 fits = (top + points.heights <= CANVAS_PX) & (left + points.widths <= CANVAS_PX)
-                y = np.minimum(points.rows + top, CANVAS_PX - 1)
-                x = np.minimum(points.columns + left, CANVAS_PX - 1)
-                wrong = channel_sum(np.abs(soft[y, x] - points.rgb))
-                gain = (empty[y, x] - np.minimum(wrong, FULL_ERROR)).mean(axis=1) * points.areas
+                # beyond the canvas any pixel will do: what does not fit does not count
+                here = np.minimum(points.places + (top * CANVAS_PX + left), last)
+                red, green, blue = np.abs(colors[:, here] - points.rgb)
+                wrong = np.minimum(red + green + blue, FULL_ERROR)
+                gain = (uncovered[here] - wrong).mean(axis=1) * points.areas
                 better = fits & (gain > best)
                 best[better] = gain[better]
                 where[better] = (top, left)
@@ -126,9 +137,8 @@ class PointBank:
         heights, widths = np.array(shapes).T
         return _Points(
             looks,
-            np.stack(rows),
-            np.stack(columns),
-            np.stack(colors).astype(np.float32),
+            np.stack(rows) * CANVAS_PX + np.stack(columns),
+            by_channel(np.stack(colors).astype(np.float32)),
             np.array(areas, np.float32),
             heights,
             widths,

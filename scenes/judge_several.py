@@ -184,5 +184,6 @@ def paint(
         y1, x1 = min(height, canvas.shape[0] - top), min(width, canvas.shape[1] - left)
         here = (slice(top + y0, top + y1), slice(left + x0, left + x1))
         there = (slice(y0, y1), slice(x0, x1))
-        painted[here] = stamp.rgb[there] + (1 - stamp.alpha[there])[..., None] * painted[here]
+        colors = np.moveaxis(stamp.rgb[:, *there], 0, -1)
+        painted[here] = colors + (1 - stamp.alpha[there])[..., None] * painted[here]
     return painted

@@ -42,14 +42,14 @@ class Stamp:
     """A look with its detail, ready to be painted: `rgb + (1 - alpha) * behind`.
 
     Attributes:
-        rgb: Premultiplied colours, STAMP_PAD_PX larger than the sprite on every side.
+        rgb: Premultiplied colours by channel, STAMP_PAD_PX larger than the sprite on every side.
         alpha: How much of what is behind it hides.
         solid: How much of that the object itself hides.
         width: Sprite width in pixels.
         height: Sprite height in pixels.
     """
 
-    rgb: Float[np.ndarray, "a b 3"]
+    rgb: Float[np.ndarray, "3 a b"]
     alpha: Float[np.ndarray, "a b"]
     solid: Float[np.ndarray, "a b"]
     width: int
@@ -136,7 +136,16 @@ class TemplateBank:
         cover[inside] += alpha * (1 - cover[inside])
         solid = np.zeros(shape[:2], np.float32)
         solid[inside] = alpha
-        return Stamp(rgb, cover, solid, width, height)
+        return Stamp(by_channel(rgb), cover, solid, width, height)
+
+
+def by_channel(picture: Float[np.ndarray, "a b 3"]) -> Float[np.ndarray, "3 a b"]:
+    """Return a picture channel by channel: numpy is several times faster over long last axes.
+
+    Args:
+        picture: Any.
+    """
+    return np.ascontiguousarray(np.moveaxis(picture, -1, 0))
 
 
 def describe(
