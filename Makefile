@@ -31,7 +31,8 @@ run: $(VENV)/.ready-serve  ## serve on loopback, ask for one picture, keep servi
 
 test: $(VENV)/.ready-dev font postgres browser  ## run all tests with coverage
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" --cov --cov-report= \
-	  --cov-fail-under=0 -n $(JOBS) --dist loadfile $(ARGS)
+	  --cov-fail-under=0 -n $(JOBS) --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser --cov --cov-append --cov-report=term \
 	  $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS chose no test in the browser
 	@echo "make test: all tests passed."

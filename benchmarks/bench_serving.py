@@ -5,7 +5,8 @@
 Parts, all by default (`--part` chooses):
 
     load        requests a second and waiting times at several numbers of clients, ours and a
-                FastAPI server around a plain diffusers pipeline with a lock, in turns
+                FastAPI server around a plain diffusers pipeline, with a lock and with threads
+                as in diffusers' example, in turns
     engine      what a tick costs beyond its forward pass; whether company changes a picture
     overload    ten times as many clients as places: are refusals honest, does memory hold
     disconnect  sockets that are closed at any moment, and whether their work stops
@@ -30,6 +31,7 @@ import typer
 
 from benchmarks import bench_first_image
 from benchmarks.load_client import Seen, press
+from benchmarks.peers.pipeline_server import Design
 from benchmarks.serving_disconnects import measure_disconnects
 from benchmarks.serving_engine import max_difference, tick_overhead
 from benchmarks.serving_overload import measure_overload
@@ -172,7 +174,9 @@ def _servers(model: Path, folder: Path, load: Load) -> Iterator[dict[str, Server
         if load.bfloat16:
             half = _ours(model, folder / "half", FEWSTROKE_DTYPE="bfloat16")
             servers["ours_bf16"] = stack.enter_context(half)
-        servers["lock"] = stack.enter_context(_peer(model, folder / "lock.log"))
+        for design in Design:
+            peer = _peer(model, design, folder / f"{design}.log")
+            servers[design.value] = stack.enter_context(peer)
         for server in servers.values():
             server.wait_until_ready(READY_WITHIN_S)
         yield servers
@@ -190,9 +194,9 @@ def _ours(model: Path, folder: Path, **settings: str) -> Iterator[ServerProcess]
 
 
 @contextmanager
-def _peer(model: Path, log_file: Path) -> Iterator[ServerProcess]:
+def _peer(model: Path, design: Design, log_file: Path) -> Iterator[ServerProcess]:
     port = free_port(0)
-    command = [sys.executable, "-m", "benchmarks.peers.locked_pipeline"]
+    command = [sys.executable, "-m", "benchmarks.peers.pipeline_server", "--design", design]
     with log_file.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  (our own program and arguments)
             [*command, "--model", str(model), "--port", str(port)],

@@ -130,7 +130,10 @@ def results(
     url: Url = DEFAULT_URL,
     key: Key = "none",
 ) -> None:
-    """Write every picture, or plan, as a file called as its line, and say what failed."""
+    """Write every picture, or plan, as a file called as its line.
+
+    Lines that failed are said at the end, and the exit code is 1 then.
+    """
     from core.progress import progress
 
     num_files = 0
@@ -144,9 +147,11 @@ def results(
             for row in _rows(client, batch.output_file_id):
                 num_files += folder.save(row)
                 report.advance()
-        for row in _rows(client, batch.error_file_id):
-            typer.echo(f"{row['custom_id']}: {_reason(row)}", err=True)
+        failures = [
+            f"{row['custom_id']}: {_reason(row)}" for row in _rows(client, batch.error_file_id)
+        ]
     typer.echo(f"{num_files} files in {output}")
+    _end_with_failures(failures)
 
 
 def describe(batch: "Batch") -> str:
@@ -186,6 +191,13 @@ def _end_with(batch: "Batch") -> None:
         where = "" if error.line is None else f"line {error.line}: "
         typer.echo(f"{where}{error.message} ({error.code})", err=True)
     if batch.status == "failed":
+        raise typer.Exit(1)
+
+
+def _end_with_failures(failures: list[str]) -> None:
+    for failure in failures:
+        typer.echo(failure, err=True)
+    if failures:
         raise typer.Exit(1)
 
 
@@ -236,4 +248,5 @@ def _client(url: str, key: str) -> Iterator["OpenAI"]:
             f"No server answers at {url}: start one with `fewstroke serve`, or name it with --url."
         ) from error
     except APIStatusError as error:
-        raise BatchFailedError(error.message) from error
+        said = error.body if isinstance(error.body, dict) else {}
+        raise BatchFailedError(str(said.get("message") or error.message)) from error

@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ for folder in ("FEWSTROKE_DATA_DIR", "FEWSTROKE_CACHE_DIR"):
     atexit.register(shutil.rmtree, os.environ[folder], ignore_errors=True)
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no process is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +51,16 @@ def plain_log() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(0),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Undo what commands tell torch: a sum over other threads is another sum in its last bit."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if torch and before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,9 @@ from core.errors import CapacityError, ConfigError
 BUSY_TIMEOUT_MS = 30_000
 """How long a connection to SQLite waits for another process's transaction to end."""
 
+SILENT_TRANSACTION_MS = 15_000
+"""How long PostgreSQL keeps the locks of a process that fell silent in a transaction."""
+
 SQLITE_PRAGMAS = (
     f"busy_timeout={BUSY_TIMEOUT_MS}",  # first: the next ones may have to wait
     "journal_mode=WAL",  # readers and the writer do not wait for each other
@@ -195,6 +198,8 @@ def _open_engine(url: str, pragmas: tuple[str, ...]) -> Engine:
         ) from error
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine, pragmas)
+    else:
+        _set_up_postgres(engine)
     return engine
 
 
@@ -223,12 +228,24 @@ def _set_up_sqlite(engine: Engine, pragmas: tuple[str, ...]) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _set_up_postgres(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def limit_silence(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {SILENT_TRANSACTION_MS}")
+        cursor.close()
+        connection.commit()
+
+
 @contextmanager
 def _told_plainly() -> Iterator[None]:
     # a full disk, a read-only file, a lost connection: no bug of ours, and it may pass
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except DBAPIError as error:
+        is_away = isinstance(error, OperationalError | InterfaceError)
+        if not is_away and not error.connection_invalidated:
+            raise
         raise DatabaseUnavailableError(
             f"The database cannot be used now: {_first_line(error)}.", retry_after_s=5.0
         ) from error

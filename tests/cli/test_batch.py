@@ -26,18 +26,19 @@ def test_a_table_of_prompts_becomes_a_folder_of_pictures(
     )
     run, commands = CliRunner(), build_app()
 
-    def batch(*arguments: str) -> str:
+    def batch(*arguments: str, code: int = 0) -> str:
         given = [*arguments, "--url", server.base_url]
         found = run.invoke(commands, ["batch", *given], catch_exceptions=False)
-        assert found.exit_code == 0, found.output
+        assert found.exit_code == code, found.output
         return found.stdout
 
     with running_server(stepped) as server:
         batch_id = batch("submit", str(table), *(["--files"] if as_files else [])).strip()
         assert "completed: 2 of 3 painted, 1 failed" in batch("watch", batch_id)
         assert batch_id in batch("status", batch_id)
-        assert "3 files" in batch("results", batch_id, "-o", str(tmp_path / "out"))
-        with pytest.raises(FewstrokeError, match="Cannot cancel"):
+        # one line failed: a script must be able to see that
+        assert "3 files" in batch("results", batch_id, "-o", str(tmp_path / "out"), code=1)
+        with pytest.raises(FewstrokeError, match=r"^Cannot cancel"):
             batch("cancel", batch_id)
     made = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in made] == ["_dog_1.png", "_dog_2.png", "cat.png"]

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 
+import app.storage.database as database_module
 from app.storage.database import Database, DatabaseUnavailableError, now_s
-from app.storage.tables import File, Table
+from app.storage.tables import Batch, File, Table
+from benchmarks.postgres_cluster import new_database
 from core.errors import ConfigError
 
 
@@ -57,6 +60,22 @@ def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
         raise KeyError("x")
     with database.read() as session:
         assert session.get(File, "f") is None
+
+
+@pytest.mark.postgres
+def test_a_process_that_falls_silent_in_a_transaction_lets_its_locks_go(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "SILENT_TRANSACTION_MS", 300)
+    url = new_database(postgres)
+    lock = text(f"LOCK TABLE {Batch.__tablename__}")
+    with closing(Database(url)) as silent, closing(Database(url)) as other:
+        silent.migrate()
+        with pytest.raises(DatabaseUnavailableError), silent.write() as session:
+            session.execute(lock)
+            with other.write() as theirs:
+                theirs.execute(lock)  # waits until the silent one is cut off
+            session.execute(text("SELECT 1"))
 
 
 def test_sqlite_keeps_a_log_and_flushes_it(tmp_path: Path) -> None:

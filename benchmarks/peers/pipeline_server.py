@@ -1,12 +1,16 @@
-"""What one writes first: FastAPI around a plain diffusers pipeline, one request at a time.
+"""What one writes first: FastAPI around a plain diffusers pipeline.
 
-    python -m benchmarks.peers.locked_pipeline --model checkpoints/emoji-scenes --port 8001
+    python -m benchmarks.peers.pipeline_server --model checkpoints/emoji-scenes --port 8001
 
 It answers the same request with the same pictures as ours: `POST /v1/images/generations` with
-prompt, seed, steps, guidance.
+prompt, seed, steps, guidance. Requests go one by one under a lock (`--design lock`), or each in a
+thread with a pipeline of its own around the shared networks, as diffusers' example of a server does
+(`--design threads`).
 """
 
 import base64
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from io import BytesIO
 from threading import Lock
 from typing import Annotated, Any
@@ -17,6 +21,13 @@ import uvicorn
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from fastapi import FastAPI
 from pydantic import BaseModel
+
+
+class Design(StrEnum):
+    """How requests share the networks."""
+
+    LOCK = "lock"
+    THREADS = "threads"
 
 
 class Asked(BaseModel):
@@ -32,12 +43,12 @@ def main(
     *,
     model: Annotated[str, typer.Option(help="Diffusers folder.")],
     port: Annotated[int, typer.Option(help="Where to listen, on loopback.")],
+    design: Annotated[Design, typer.Option(help="How requests share the networks.")] = Design.LOCK,
 ) -> None:
     """Serve a checkpoint's default transformer until told to stop."""
-    pipe: Any = DiffusionPipeline.from_pretrained(model)
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    lock = Lock()
+    shared: Any = DiffusionPipeline.from_pretrained(model)
+    # a pipeline's scheduler holds one request's state
+    turn: AbstractContextManager[Any] = Lock() if design is Design.LOCK else nullcontext()
     app = FastAPI()
 
     @app.get("/readyz")
@@ -46,7 +57,10 @@ def main(
 
     @app.post("/v1/images/generations")
     def generate(asked: Asked) -> dict[str, list[dict[str, str]]]:
-        with lock:  # a pipeline's scheduler holds one request's state
+        with turn:
+            scheduler = DPMSolverMultistepScheduler.from_config(shared.scheduler.config)
+            pipe = type(shared).from_pipe(shared, scheduler=scheduler)
+            pipe.set_progress_bar_config(disable=True)
             image = pipe(
                 asked.prompt,
                 num_inference_steps=asked.steps,
