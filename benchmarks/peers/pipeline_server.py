@@ -59,7 +59,7 @@ def main(
     def generate(asked: Asked) -> dict[str, list[dict[str, str]]]:
         with turn:
             scheduler = DPMSolverMultistepScheduler.from_config(shared.scheduler.config)
-            pipe = type(shared).from_pipe(shared, scheduler=scheduler)
+            pipe = type(shared)(**(shared.components | {"scheduler": scheduler}))
             pipe.set_progress_bar_config(disable=True)
             image = pipe(
                 asked.prompt,
