@@ -10,6 +10,7 @@ Parts, all by default (`--part` chooses):
     engine      what a tick costs beyond its forward pass; whether company changes a picture
     overload    ten times as many clients as places: are refusals honest, does memory hold
     disconnect  sockets that are closed at any moment, and whether their work stops
+    fuzz        requests that nobody would write, by schema and by raw bytes
     start       from the start of the process to the first picture, and resident memory
 """
 
@@ -30,6 +31,7 @@ import psutil
 import typer
 
 from benchmarks import bench_first_image
+from benchmarks.figures_of_tests import ROOT, run_tests
 from benchmarks.load_client import Seen, press
 from benchmarks.peers.pipeline_server import Design
 from benchmarks.serving_disconnects import measure_disconnects
@@ -40,7 +42,7 @@ from evaluation.record import merge
 
 READY_WITHIN_S = 300.0
 OVERLOAD_PLACES = 6
-OVERLOAD_S = 90.0
+OVERLOAD_S = 180.0
 KEYS = (
     *("rps_16_ours", "rps_16_lock", "rps_1_ours", "rps_1_lock", "p99_16_ours_s", "p99_16_lock_s"),
     *("tick_overhead", "disconnect_stopped", "disconnect_tried", "fuzz_calls", "fuzz_5xx"),
@@ -69,6 +71,8 @@ def main(
         bool, typer.Option(help="Press ours in bfloat16 as well; `ours_bf16` in the keys.")
     ] = False,
     disconnects: Annotated[int, typer.Option(min=1, help="Sockets to close.")] = 100,
+    fuzz_examples: Annotated[int, typer.Option(min=1, help="Calls by schema, of a kind.")] = 60,
+    fuzz_raw: Annotated[int, typer.Option(min=1, help="Raw requests.")] = 5000,
 ) -> None:
     """Measure the service; each part is written as soon as it is done."""
     load = Load(rounds=rounds, requests=requests, steps=steps, guidance=guidance, bfloat16=bfloat16)
@@ -83,6 +87,7 @@ def main(
         ],
         "overload": lambda: [_measure_overload(model, load)],
         "disconnect": lambda: [measure_disconnects(model, disconnects)],
+        "fuzz": lambda: [_measure_fuzz(fuzz_examples, fuzz_raw)],
         "start": lambda: [_measure_start(model)],
     }
     for name in part or parts:
@@ -226,6 +231,17 @@ def _measure_overload(model: Path, load: Load) -> Figures:
 def _measure_start(model: Path) -> Figures:
     seen = bench_first_image.measure(str(model), None, 3)
     return {"start_to_first_image_s": seen["first_image_s"], "resident_mb": seen["resident_mb"]}
+
+
+def _measure_fuzz(num_examples: int, num_raw: int) -> Figures:
+    report = run_tests(
+        [ROOT / "tests/e2e/test_fuzz.py"], FUZZ_EXAMPLES=str(num_examples), FUZZ_RAW=str(num_raw)
+    )
+    return {
+        "fuzz_calls": report.total("calls") or 0,
+        "fuzz_5xx": report.total("server_errors") or 0,
+        "fuzz_failed": report.failed,
+    }
 
 
 def _cpu_s(server: ServerProcess) -> float:
