@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from app.access.auth import AuthMiddleware, KeyRing
@@ -26,15 +27,16 @@ from app.draining import DrainingServer
 from app.engine_host import EngineHost
 from app.errors import install_error_handlers, refuse
 from app.images.planning import make_planner
+from app.operations.limits import RequestLimitMiddleware, RequestLimits
 from app.operations.metrics import Metrics
 from app.operations.telemetry import (
     PROBES,
-    BodyLimitMiddleware,
     RequestContextMiddleware,
     configure_logging,
 )
 from app.routes import admin, batches, files, health, images, models, plans, studio
 from app.schemas.images import ErrorEnvelope
+from app.schemas.stated_limits import state_limits
 from app.settings import Settings, check_host, read_settings
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
@@ -87,6 +89,13 @@ def serve(**overrides: object) -> None:
         raise failures[0]
 
 
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": True,  # traces go where OTEL_EXPORTER_OTLP_ENDPOINT says
+    "logs": False,  # they would hold bodies
+    "exclude": lambda scope: scope.get("path") in PROBES,
+}
+
+
 def create_app(
     settings: Settings | None = None,
     painters: Mapping[str, Painter] | None = None,
@@ -129,22 +138,21 @@ def create_app(
             Middleware(RequestContextMiddleware),
             Middleware(AuthMiddleware, refuse=refuse),
             Middleware(
-                BodyLimitMiddleware,
-                max_body_bytes=deployed.max_body_bytes,
-                timeout_s=deployed.body_timeout_s,
-                max_upload_bytes=deployed.max_file_bytes,
+                RequestLimitMiddleware,
+                limits=RequestLimits(
+                    max_head_bytes=deployed.max_header_bytes,
+                    max_body_bytes=deployed.max_body_bytes,
+                    body_timeout_s=deployed.body_timeout_s,
+                    max_upload_bytes=deployed.max_file_bytes,
+                ),
             ),
         ],
-        # traces go where OTEL_EXPORTER_OTLP_ENDPOINT says; its log records would hold bodies
-        telemetry={
-            "auto_configure": True,
-            "logs": False,
-            "exclude": lambda scope: scope.get("path") in PROBES,
-        },
+        telemetry=TELEMETRY,
     )
     install_error_handlers(app)
     for resource in (images, plans, files, batches, models, admin, health, studio):
         app.include_router(resource.router)
+    state_limits(app, deployed)
     return app
 
 

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     max_prompt_chars: int = Field(
         default=4000, ge=1, le=32_000, description="Longest prompt, in characters."
     )
+    max_regions: int = Field(
+        default=16, ge=1, le=16, description="Most regions that a picture may have."
+    )
     max_images: int = Field(
         default=10, ge=1, le=10, description="Most pictures that one request may ask for."
     )

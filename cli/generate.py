@@ -45,6 +45,12 @@ Seed = Annotated[
     int | None, typer.Option(help="Seed of the first picture.", show_default="drawn, and shown")
 ]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's")]
+GuidanceEvery = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Ask for guidance at every so many steps only: faster, a little different."
+    ),
+]
 Guidance = Annotated[
     float | None,
     typer.Option(help="Classifier-free guidance; 1 is off.", show_default="the model's"),
@@ -100,6 +106,7 @@ def generate(
     seed: Seed = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    guidance_every: GuidanceEvery = 1,
     size: Size = "auto",
     num_images: NumImages = 1,
     negative: Negative = "",
@@ -134,6 +141,7 @@ def generate(
         seed=randbelow(2**32) if seed is None else seed,
         num_steps=info.default_steps if steps is None else steps,
         guidance_scale=info.default_guidance if guidance is None else guidance,
+        guidance_every=guidance_every,
         width=width,
         height=height,
         scheduler=scheduler or info.default_scheduler,

@@ -128,5 +128,16 @@ def _check_numbers(spec: GenerationSpec) -> None:
             f"{MAX_GUIDANCE:g}.",
             param="guidance_scale",
         )
+    if not 1 <= spec.guidance_every <= MAX_STEPS:
+        raise InputError(
+            f"guidance_every {spec.guidance_every}: give a number of steps from 1 to {MAX_STEPS}.",
+            param="guidance_every",
+        )
+    if spec.guidance_every > 1 and spec.guidance_scale == 1.0:
+        raise InputError(
+            "guidance_every has no effect at guidance_scale 1: raise guidance_scale, or leave it "
+            "out.",
+            param="guidance_every",
+        )
     if not 0 <= spec.seed <= MAX_SEED:
         raise InputError(f"Seed {spec.seed}: give 0 to {MAX_SEED}.", param="seed")

@@ -24,6 +24,7 @@ class PromptEncoder:
     Args:
         tokenizer: Splits a text; appends the end mark.
         encode_ids: Turns the tokens of one text into vectors.
+        count: Told of every text, whether it was remembered or encoded.
         max_num_texts: How many texts are remembered; the least recently used goes first.
     """
 
@@ -32,10 +33,12 @@ class PromptEncoder:
         tokenizer: PreTrainedTokenizerBase,
         encode_ids: Callable[[Int[Tensor, "1 l"]], Float[Tensor, "l d"]],
         *,
+        count: Callable[..., None] | None = None,
         max_num_texts: int = 128,
     ) -> None:
         self._tokenizer = tokenizer
         self._encode_ids = encode_ids
+        self._count = count
         self._max_num_texts = max_num_texts
         self._known: OrderedDict[str, Float[Tensor, "l d"]] = OrderedDict()
         # Requests are counted on one thread while others are encoded on another; a fast tokenizer
@@ -52,6 +55,8 @@ class PromptEncoder:
             One row per token, on the text encoder's device.
         """
         key = normalised(text)
+        if self._count is not None:
+            self._count(**{"texts_remembered" if key in self._known else "texts_encoded": 1})
         if key not in self._known:
             self._known[key] = self._encode_ids(torch.tensor([self._token_ids(key)]))
             if len(self._known) > self._max_num_texts:

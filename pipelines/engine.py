@@ -6,7 +6,7 @@ done. No torch here; what a step is, the painter knows (`pipelines/rows.py`).
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from PIL import Image
@@ -20,7 +20,10 @@ from pipelines.spec import GenerationResult
 
 log = logging.getLogger(__name__)
 
+NO_PREVIEW = "A preview was left out, because the device had no memory for it."
 TILED = "Decoded in tiles, because the device had no memory for the whole picture: may show seams."
+
+Made = TypeVar("Made")
 
 
 class Engine:
@@ -62,17 +65,20 @@ class Engine:
         begun = [picture for picture in chosen if self._begin(picture)]
         predicted = self._predict(begun)
         num_rows = sum(self._advance(*pair) for pair in predicted)
-        num_decoded = self._retire()
-        if not chosen and not num_decoded:
+        stepped_s = self._clock()
+        decoded = self._retire()
+        ended_s = self._clock()
+        if not chosen and not decoded:
             return False
         tick = Tick(
             num_rows=num_rows,
-            num_decoded=num_decoded,
+            num_decoded=len(decoded),
             cost=sum((picture.step_cost for picture, _ in predicted), 0.0),
-            seconds=self._clock() - started_s,
+            seconds=ended_s - started_s,
         )
         with self.intake.changed:
-            self.intake.rate.measure(tick.cost, tick.seconds)
+            self.intake.rate.measure(tick.cost, stepped_s - started_s)
+            self.intake.decode_rate.measure(sum(map(_pixels, decoded), 0.0), ended_s - stepped_s)
         if self._on_tick:
             self._on_tick(tick)
         return True
@@ -104,7 +110,7 @@ class Engine:
                 job.tell(Started(waited_s=started_s - job.arrived_s))
         if picture.row is None:
             try:
-                picture.row = job.painter.begin(picture.spec)
+                picture.row = self._retried(job.painter, lambda: job.painter.begin(picture.spec))
             except Exception as error:  # noqa: BLE001  (ends the request it hit and no other)
                 self._fail(picture, error)
                 return False
@@ -140,7 +146,7 @@ class Engine:
         try:
             job.painter.apply(picture.row, prediction)
             is_previewed = picture.is_previewed(picture.num_done + 1)
-            image = job.painter.preview(picture.row) if is_previewed else None
+            image = self._preview(picture) if is_previewed else None
         except Exception as error:  # noqa: BLE001  (ends the request it hit and no other)
             self._fail(picture, error)
             return False
@@ -152,6 +158,22 @@ class Engine:
                     self._painted.append(picture)
         return True
 
+    def _preview(self, picture: Picture) -> Image.Image | None:
+        painter = picture.job.painter
+        try:
+            return self._retried(painter, lambda: painter.preview(picture.row))
+        except DeviceMemoryError:  # the picture itself may well fit, in tiles
+            picture.fallbacks = (NO_PREVIEW,)
+            return None
+
+    def _retried(self, painter: Painter, work: Callable[[], Made]) -> Made:
+        try:
+            return work()
+        except DeviceMemoryError:
+            self._counters.out_of_memory += 1
+            painter.free_memory()
+            return work()
+
     def _tell_step(self, picture: Picture, preview: Image.Image | None) -> None:
         job, index, num_done = picture.job, picture.index, picture.num_done
         if job.order.wants_steps:
@@ -162,7 +184,7 @@ class Engine:
             self._counters.previews += 1
             job.tell(Preview(index=index, number=number, num_done=num_done, image=preview))
 
-    def _retire(self) -> int:
+    def _retire(self) -> list[Picture]:
         waiting = [picture for picture in self._painted if not picture.job.is_ended]
         alike = [picture for picture in waiting if _size(picture) == _size(waiting[0])]
         chosen = alike[: self.intake.limits.num_decoded]
@@ -170,7 +192,7 @@ class Engine:
         decoded = self._decode(chosen)
         for picture, image, fallbacks in decoded:
             self._finish(picture, image, fallbacks)
-        return len(decoded)
+        return [picture for picture, _, _ in decoded]
 
     def _decode(
         self, pictures: Sequence[Picture], *, tiled: bool = False
@@ -205,12 +227,13 @@ class Engine:
             revision=painter.info.revision,
             backend=painter.execution.backend,
             timings_s=picture.timings_s,
-            fallbacks=fallbacks,
+            fallbacks=(*picture.fallbacks, *fallbacks),
         )
         with self.intake.changed:
             if job.is_ended:
                 return
             job.results[picture.index] = result
+            picture.end_cost = 0.0
             job.tell(Painted(index=picture.index, result=result))
             if len(job.results) == len(job.pictures):
                 self._counters.finished += 1
@@ -229,6 +252,10 @@ class Engine:
 
 def _painter(pictures: Sequence[Picture]) -> Painter:
     return pictures[0].job.painter
+
+
+def _pixels(picture: Picture) -> float:
+    return float(picture.spec.width * picture.spec.height)
 
 
 def _size(picture: Picture) -> tuple[Painter, int, int]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipelines.accelerate.networks import Networks
+from pipelines.guidance import Guide
 from pipelines.heard import Heard
+from pipelines.invariance import padded_length
 
 
 class Forward:
@@ -15,10 +16,12 @@ class Forward:
 
     Args:
         networks: What computes it.
+        patch_size: Latent cells along the edge of an image token, to count tokens.
     """
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, patch_size: int) -> None:
         self._networks = networks
+        self._patch_size = patch_size
 
     def __call__(
         self,
@@ -26,14 +29,16 @@ class Forward:
         timesteps: Int[Tensor, " b"],
         heard: Sequence[Heard],
         progress: Sequence[float],
+        guides: Sequence[Guide] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Predict, under guidance by a second row for each guided picture.
+        """Predict, under guidance by a second row for each picture that asks for it at this step.
 
         Args:
             latents: Noisy latents, one picture each.
             timesteps: How noisy each is, 0..999.
             heard: What each hears.
             progress: Steps done over steps in all, of each.
+            guides: What each remembers of its guidance; None asks for it at every step.
 
         Returns:
             What the model was trained to predict: noise, data or velocity.
@@ -41,7 +46,12 @@ class Forward:
         Source: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6, written as
             uncond + scale * (cond - uncond).
         """
-        guided = [place for place, each in enumerate(heard) if each.negative is not None]
+        kept = [None] * len(heard) if guides is None else _recalled(guides, progress)
+        guided = [
+            place
+            for place, each in enumerate(heard)
+            if each.negative is not None and kept[place] is None
+        ]
         words = [heard[place].negative for place in guided] + [each.prompt for each in heard]
         acts = [each.regions_act(share) for each, share in zip(heard, progress, strict=True)]
         regions = [heard[place].without if acts[place] else None for place in guided]
@@ -49,21 +59,38 @@ class Forward:
         places = [*guided, *range(len(heard))]
         is_plain_batch = places == list(range(len(heard)))
         inputs = latents if is_plain_batch else latents[places]
-        output = self._networks.denoise(
-            inputs,
-            timesteps[places].to(inputs.device),
-            [text for text in words if text is not None],
-            regions,
-        )
+        texts = [text for text in words if text is not None]
+        self._count(inputs, texts)
+        output = self._networks.denoise(inputs, timesteps[places].to(inputs.device), texts, regions)
         # A model that learned its variance predicts it in a second half, which no solver here uses.
         output = output[:, : latents.shape[1]]
         without, with_words = output[: len(guided)], output[len(guided) :]
-        if not guided:
+        if not guided and all(each is None for each in kept):
             return with_words
-        scales = [heard[place].guidance_scale for place in guided]
-        strength = torch.tensor(scales, device=output.device).view(-1, 1, 1, 1)
-        if len(guided) == len(heard):
-            return without + strength * (with_words - without)
         mixed = with_words.clone()
-        mixed[guided] = without + strength * (with_words[guided] - without)
+        for place, unconditional in zip(guided, without, strict=True):
+            difference = with_words[place] - unconditional
+            mixed[place] = unconditional + heard[place].guidance_scale * difference
+            if guides:
+                guides[place].keep(difference, progress[place])
+        for place, difference in enumerate(kept):
+            if difference is not None:
+                mixed[place] += (heard[place].guidance_scale - 1) * difference
         return mixed
+
+    def _count(
+        self, inputs: Float[Tensor, "b c h w"], texts: Sequence[Float[Tensor, "_ d"]]
+    ) -> None:
+        num_rows, _, height, width = inputs.shape
+        num_word_tokens = sum(map(len, texts))
+        self._networks.execution.count(
+            image_tokens=num_rows * (height // self._patch_size) * (width // self._patch_size),
+            word_tokens=num_word_tokens,
+            padding_tokens=num_rows * padded_length(max(map(len, texts))) - num_word_tokens,
+        )
+
+
+def _recalled(
+    guides: Sequence[Guide], progress: Sequence[float]
+) -> list[Float[Tensor, "c h w"] | None]:
+    return [guide.recall(share) for guide, share in zip(guides, progress, strict=True)]

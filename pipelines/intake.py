@@ -5,6 +5,7 @@ Everything here may be called from any thread; the engine's own thread takes its
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Condition
 
 from core.errors import (
@@ -45,6 +46,7 @@ class Intake:
         self.clock = clock
         self.counters = Counters()
         self.rate = Rate()
+        self.decode_rate = Rate()
         self.changed = Condition()
         self._painters = dict(painters)
         self._jobs: list[Job] = []
@@ -71,11 +73,11 @@ class Intake:
         for spec in specs:
             painter.check(spec)
         keys = [(painter, painter.key(spec)) for spec in specs]
-        cost = sum(map(cost_of, specs))
         with self.changed:
-            num_ahead, wait_s = self._num_waiting(order.lane), self._wait_s(cost)
+            demand = self._weighed(specs, keys, order)
+            num_ahead, wait_s = self._num_waiting(order.lane), self._wait_s(demand)
             self._refuse(order, num_ahead, wait_s)
-            job = self._take(specs, keys, order, painter, tell)
+            job = self._take(demand, painter, tell)
             tell(Queued(num_ahead=num_ahead, wait_s=wait_s))
             self.changed.notify_all()
         return job
@@ -241,7 +243,7 @@ class Intake:
             return QueueState(
                 num_waiting=num_waiting,
                 num_running=len(self._jobs) - num_waiting,
-                backlog_s=self._wait_s(),
+                backlog_s=self._backlog_s(),
             )
 
     def _refuse(self, order: Order, num_ahead: int, wait_s: float | None) -> None:
@@ -249,7 +251,7 @@ class Intake:
             raise ShuttingDownError("The server is shutting down.", retry_after_s=10.0)
         if num_ahead >= self.limits.max_waiting:
             self.counters.refused += 1
-            backlog_s = self._wait_s()
+            backlog_s = self._backlog_s()
             raise QueueFullError(
                 f"{num_ahead} requests are waiting, as many as the queue holds. "
                 "Try again when Retry-After has passed.",
@@ -262,17 +264,23 @@ class Intake:
                 f"{order.deadline_s:g} s: wait longer, ask for less, or try again later."
             )
 
-    def _take(
-        self,
-        specs: Sequence[GenerationSpec],
-        keys: Sequence[Hashable],
-        order: Order,
-        painter: Painter,
-        tell: Callable[[Event], None],
-    ) -> Job:
-        now_s = self.clock()
+    def _weighed(
+        self, specs: Sequence[GenerationSpec], keys: Sequence[Hashable], order: Order
+    ) -> "_Demand":
+        cost = sum(cost_of(spec) + self._end_cost(spec) for spec in specs)
         weight = 2.0 ** max(-MAX_PRIORITY, min(MAX_PRIORITY, order.priority))
-        own_s = self.rate.seconds(sum(map(cost_of, specs))) or 0.0
+        stretched_s = STRETCH * (self.rate.seconds(cost) or 0.0) / weight
+        return _Demand(
+            specs=specs,
+            keys=keys,
+            order=order,
+            cost=cost,
+            weight=weight,
+            due_s=self.clock() + min(stretched_s, self.limits.max_age_s),
+        )
+
+    def _take(self, demand: "_Demand", painter: Painter, tell: Callable[[Event], None]) -> Job:
+        now_s, order = self.clock(), demand.order
         gives_up_s = None if order.deadline_s is None else now_s + order.deadline_s
         job = Job(order=order, painter=painter, tell=tell, arrived_s=now_s, gives_up_s=gives_up_s)
         job.pictures = [
@@ -285,10 +293,11 @@ class Intake:
                 step_cost=step_cost_of(spec),
                 steps_left=spec.num_steps,
                 arrived_s=now_s,
-                due_s=now_s + min(STRETCH * own_s / weight, self.limits.max_age_s),
-                weight=weight,
+                due_s=demand.due_s,
+                end_cost=self._end_cost(spec),
+                weight=demand.weight,
             )
-            for index, (spec, key) in enumerate(zip(specs, keys, strict=True))
+            for index, (spec, key) in enumerate(zip(demand.specs, demand.keys, strict=True))
         ]
         for picture in job.pictures:
             self._schedule.add(picture)
@@ -299,9 +308,47 @@ class Intake:
     def _num_waiting(self, lane: Lane | None = None) -> int:
         return sum(not job.is_started and lane in {None, job.order.lane} for job in self._jobs)
 
-    def _wait_s(self, more: float = 0.0) -> float | None:
-        left = sum(picture.cost_left for job in self._jobs for picture in job.pictures)
-        return self.rate.seconds(left + more)
+    def _wait_s(self, demand: "_Demand") -> float | None:
+        costs = (
+            self._schedule.cost_until_done(
+                demand.order.lane,
+                key,
+                cost=demand.cost,
+                due_s=demand.due_s,
+                weight=demand.weight,
+            )
+            for key in set(demand.keys)
+        )
+        return self.rate.seconds(max(costs))
+
+    def _end_cost(self, spec: GenerationSpec) -> float:
+        decode_s = self.decode_rate.seconds(float(spec.width * spec.height))
+        return self.rate.cost(decode_s or 0.0)
+
+    def _backlog_s(self) -> float | None:
+        left = (picture.cost_left for job in self._jobs for picture in job.pictures)
+        return self.rate.seconds(sum(left, 0.0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Demand:
+    """A request, weighed.
+
+    Attributes:
+        specs: Its pictures.
+        keys: What each must have in common with others of a forward pass.
+        order: How they are wanted.
+        cost: Of all of them, in pixels times forward passes; decoding as steps would cost it.
+        weight: How much of its lane it gets against others.
+        due_s: When it should be done, on the engine's clock.
+    """
+
+    specs: Sequence[GenerationSpec]
+    keys: Sequence[Hashable]
+    order: Order
+    cost: float
+    weight: float
+    due_s: float
 
 
 def _painter_of(key: Hashable) -> Painter:

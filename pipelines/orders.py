@@ -90,6 +90,7 @@ class Picture(Work):
         spec: What is asked for.
         row: What the painter keeps about it; None until it begins.
         num_previews: Previews told.
+        fallbacks: What was done otherwise than asked before the picture was decoded, in words.
         timings_s: Seconds per stage. A forward pass counts in full for each of its rows.
     """
 
@@ -98,6 +99,7 @@ class Picture(Work):
     spec: GenerationSpec
     row: Any = None
     num_previews: int = 0
+    fallbacks: tuple[str, ...] = ()
     timings_s: dict[str, float] = field(
         default_factory=lambda: {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
     )

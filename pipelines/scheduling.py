@@ -43,6 +43,7 @@ class Work:
         steps_left: Steps that are still to be done.
         arrived_s: When it came, on the engine's clock.
         due_s: When it should be done, on the engine's clock.
+        end_cost: What is still to be done after the steps, as steps would cost it.
         weight: How much of its lane its kind of work gets against others, above 0.
         place: Breaks ties in the order of arrival.
     """
@@ -53,13 +54,14 @@ class Work:
     steps_left: int
     arrived_s: float
     due_s: float
+    end_cost: float = 0.0
     weight: float = 1.0
     place: int = field(default_factory=lambda: next(_arrivals))
 
     @property
     def cost_left(self) -> float:
         """What the rest costs, in pixels times forward passes."""
-        return self.step_cost * self.steps_left
+        return self.step_cost * self.steps_left + self.end_cost
 
 
 class FairSchedule(Generic[AnyWork]):
@@ -91,12 +93,13 @@ class FairSchedule(Generic[AnyWork]):
         if not self._queues:
             return []
         lane = self._lanes.turn()
-        key = self._oldest_key(lane, now_s)
-        if key is None:
-            key = self._keys[lane].turn()
+        oldest = self._too_old(lane, now_s)
+        key = self._keys[lane].turn() if oldest is None else oldest.key
         # Room that one lane leaves in the pass is filled from the other.
         lanes = [lane, *(other for other in self._shares if other != lane)]
         queued = [work for one in lanes for _, _, work in self._queues.get((one, key), ())]
+        if oldest is not None:
+            queued = [oldest, *(work for work in queued if work is not oldest)]
         num_rows = max(1, int(budget(key) // queued[0].step_cost))
         chosen = queued[:num_rows]
         for work in chosen:
@@ -124,6 +127,48 @@ class FairSchedule(Generic[AnyWork]):
         queue.remove((work.due_s, work.place, work))
         self._weigh(work.lane, work.key)
 
+    def cost_until_done(
+        self, lane: Lane, key: Hashable, *, cost: float, due_s: float, weight: float = 1.0
+    ) -> float:
+        """Return what the device does until work that comes now is done, if nothing follows it.
+
+        Its own queue goes first as far as it is due earlier. While that lasts, each other key, and
+        then each other lane, takes its part, but no more than it has.
+
+        Args:
+            lane: Its lane.
+            key: What a forward pass must have in common.
+            cost: All of it.
+            due_s: When it should be done, on the engine's clock.
+            weight: As `Work` has it.
+        """
+        queue = self._queues.get((lane, key), ())
+        mine = cost + sum(work.cost_left for due, _, work in queue if due <= due_s)
+        weights = {key: weight} | {
+            other: max(work.weight for _, _, work in works)
+            for (its_lane, other), works in self._queues.items()
+            if its_lane == lane
+        }
+        lane_cost = mine + sum(
+            min(self._cost_left(lane, other), mine * its / max(weight, weights[key]))
+            for other, its in weights.items()
+            if other != key
+        )
+        return lane_cost + sum(
+            min(self._cost_left(other), lane_cost * share / self._shares[lane])
+            for other, share in self._shares.items()
+            if other != lane
+        )
+
+    def _cost_left(self, lane: Lane, key: Hashable | None = None) -> float:
+        costs = (
+            work.cost_left
+            for (its_lane, its_key), works in self._queues.items()
+            if its_lane == lane and key in {None, its_key}
+            for _, _, work in works
+        )
+        return sum(costs, 0.0)
+
     def _weigh(self, lane: Lane, key: Hashable) -> None:
         queue = self._queues[lane, key]
         if queue:
@@ -135,14 +180,15 @@ class FairSchedule(Generic[AnyWork]):
         if not self._keys[lane]:
             self._lanes.discard(lane)
 
-    def _oldest_key(self, lane: Lane, now_s: float) -> Hashable | None:
-        oldest: Work | None = None
-        for (its_lane, _), queue in self._queues.items():
-            head = queue[0][2]
-            is_too_old = now_s - head.arrived_s > self._max_age_s
-            if its_lane == lane and is_too_old and (oldest is None or head.place < oldest.place):
-                oldest = head
-        return None if oldest is None else oldest.key
+    def _too_old(self, lane: Lane, now_s: float) -> AnyWork | None:
+        works = (
+            work
+            for (its_lane, _), queue in self._queues.items()
+            if its_lane == lane
+            for _, _, work in queue
+        )
+        oldest = min(works, key=lambda work: work.place)
+        return oldest if now_s - oldest.arrived_s > self._max_age_s else None
 
 
 class DeficitRing(Generic[Name]):
@@ -207,7 +253,7 @@ class DeficitRing(Generic[Name]):
 
 
 class Rate:
-    """How much the device gets done in a second, over the last minute of work or so."""
+    """How much of one kind of work is done in a second, over the last minute of it or so."""
 
     def __init__(self, half_life_s: float = 20.0) -> None:
         self._half_life_s = half_life_s
@@ -218,7 +264,7 @@ class Rate:
         """Note what was done.
 
         Args:
-            cost: How much, in pixels times forward passes; 0 for what belongs to other steps.
+            cost: How much, in pixels, times forward passes for steps.
             seconds: How long it took.
         """
         kept = 0.5 ** (seconds / self._half_life_s)
@@ -229,9 +275,17 @@ class Rate:
         """Return how long work takes, in seconds; None before anything was measured.
 
         Args:
-            cost: How much it is, in pixels times forward passes.
+            cost: How much it is, as `measure` has it.
         """
         return cost * self._seconds / self._cost if self._cost else None
+
+    def cost(self, seconds: float) -> float:
+        """Return what could be done in a time; 0 before anything was measured.
+
+        Args:
+            seconds: The time.
+        """
+        return seconds * self._cost / self._seconds if self._seconds else 0.0
 
 
 def cost_of(spec: GenerationSpec) -> float:

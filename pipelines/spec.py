@@ -21,6 +21,8 @@ class GenerationSpec:
         seed: Seed of this picture's own noise generator, 0..2**63 - 1.
         num_steps: Denoising steps, 1..1000.
         guidance_scale: Classifier-free guidance, 1..30; 1 switches it off (one forward per step).
+        guidance_every: The negative side is asked at every so many steps, 1..1000; between, its
+            last difference guides. 1 asks always. Needs guidance_scale > 1.
         width: Picture width in pixels, one of the model's sizes.
         height: Picture height in pixels, one of the model's sizes.
         scheduler: Registered scheduler name: "ddim" or "dpmpp" (DPM-Solver++ 2M).
@@ -42,6 +44,7 @@ class GenerationSpec:
     seed: int = 0
     num_steps: int = 20
     guidance_scale: float = 4.0
+    guidance_every: int = 1
     width: int = 128
     height: int = 128
     scheduler: str = "dpmpp"

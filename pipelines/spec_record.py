@@ -23,12 +23,12 @@ def spec_to_record(spec: GenerationSpec) -> dict[str, Any]:
 
     Returns:
         Its fields by name; boxes are lists x0, y0, x1, y1, masks are image files in base64. What
-        concerns regions is left out where it has its default.
+        few ask for is left out where it has its default.
     """
     record: dict[str, Any] = {}
     for each in fields(spec):
         value = getattr(spec, each.name)
-        if each.name in _REGIONAL and value == each.default:
+        if each.name in _RARE and value == each.default:
             continue
         record[each.name] = value
     if "regions" in record:
@@ -134,6 +134,13 @@ def _encoded(mask: Image.Image) -> str:
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-_REGIONAL = (
-    "regions", "prompt_high", "prompt_low", "depth", "region_window", "base_share", "plan",
-)  # fmt: skip
+_RARE = (
+    "guidance_every",
+    "regions",
+    "prompt_high",
+    "prompt_low",
+    "depth",
+    "region_window",
+    "base_share",
+    "plan",
+)

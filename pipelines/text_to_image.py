@@ -20,6 +20,7 @@ from pipelines.checks import check_spec
 from pipelines.components import Components, load_components
 from pipelines.conditioning import PromptEncoder
 from pipelines.forward import Forward
+from pipelines.guidance import Guide
 from pipelines.heard import Heard, Listener
 from pipelines.invariance import keep_rows_apart
 from pipelines.regional_forms import Form, MixerMaker
@@ -57,9 +58,11 @@ class TextToImage:
         self.parts = parts
         # A request for ten pictures asks the same ten times, on the server's event loop.
         self._check_steps = partial(check_steps, self.noise_schedule)
-        self.words = PromptEncoder(parts.tokenizer, self.networks.encode)
+        self.words = PromptEncoder(
+            parts.tokenizer, self.networks.encode, count=self.networks.execution.count
+        )
         self._listener = Listener(parts, self.words, checkpoint.info.latent_factor, form=form)
-        self._forward = Forward(self.networks)
+        self._forward = Forward(self.networks, parts.transformer.config["patch_size"])
         if parts.device.type == "cpu":
             keep_rows_apart(parts.transformer)
 
@@ -220,12 +223,15 @@ class TextToImage:
         """
         scheduler = make_scheduler(batch.scheduler, self.noise_schedule, batch.num_steps)
         latents = noise * scheduler.init_noise_sigma
+        guides = [Guide(spec.guidance_every, spec.num_steps) for spec in batch.specs]
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
             timesteps = timestep.expand(len(latents))
             progress = [step / len(scheduler.timesteps)] * len(latents)
             outputs = [
-                self.predict(latents[rows], timesteps[rows], heard[rows], progress[rows])
+                self.predict(
+                    latents[rows], timesteps[rows], heard[rows], progress[rows], guides[rows]
+                )
                 for rows in self._rows(len(latents))
             ]
             latents = scheduler.step(torch.cat(outputs), timestep, latents, return_dict=False)[0]
@@ -259,6 +265,7 @@ class TextToImage:
         timesteps: Int[Tensor, " b"],
         heard: Sequence[Heard],
         progress: Sequence[float],
+        guides: Sequence[Guide] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Ask the transformer once what these latents hide.
 
@@ -267,11 +274,12 @@ class TextToImage:
             timesteps: How noisy each is, 0..999.
             heard: What each hears.
             progress: Steps done over steps in all, of each.
+            guides: What each remembers of its guidance; None asks for it at every step.
 
         Returns:
             What the model was trained to predict, guidance applied: noise, data or velocity.
         """
-        return self._forward(latents, timesteps, heard, progress)
+        return self._forward(latents, timesteps, heard, progress, guides)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> list[Image.Image]:
         """Turn latents into pictures.

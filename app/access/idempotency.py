@@ -106,18 +106,27 @@ class AnswerBook:
                 await renewing
             await asyncio.shield(asyncio.to_thread(self._give_back, found))
 
-    async def keep(self, claim: Claim, content: bytes, media_type: str) -> None:
+    async def keep(
+        self,
+        claim: Claim,
+        content: bytes,
+        media_type: str,
+        *,
+        max_lifetime_s: float | None = None,
+    ) -> None:
         """Keep an answer for whoever asks again.
 
         Args:
             claim: The claim under which it was made.
             content: The body.
             media_type: What it is.
+            max_lifetime_s: How long the answer is worth anything, in seconds; None is for ever.
         """
-        hour = int(time.time() + self._lifetime_s) // SECONDS_PER_FOLDER + 1
+        lifetime_s = min(self._lifetime_s, max_lifetime_s or self._lifetime_s)
+        hour = int(time.time() + lifetime_s) // SECONDS_PER_FOLDER + 1
         path = f"{FOLDER}/{hour}/{uuid4().hex}"
         await self._store.write(path, content)
-        await asyncio.to_thread(self._keep, claim, path, media_type)
+        await asyncio.to_thread(self._keep, claim, path, media_type, lifetime_s)
 
     async def sweep(self) -> int:
         """Forget the answers that are too old.
@@ -168,12 +177,12 @@ class AnswerBook:
             )
         return claim
 
-    def _keep(self, claim: Claim, path: str, media_type: str) -> None:
+    def _keep(self, claim: Claim, path: str, media_type: str, lifetime_s: float) -> None:
         with self._database.write() as session:
             session.execute(
                 update(IdempotentAnswer)
                 .where(*_mine(claim))
-                .values(path=path, media_type=media_type, expires_at=now_s() + self._lifetime_s)
+                .values(path=path, media_type=media_type, expires_at=now_s() + lifetime_s)
             )
 
     def _give_back(self, claim: Claim) -> None:

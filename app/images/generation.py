@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from app.deps import Service
 from app.engine_host import Submission
 from app.errors import error_body
 from app.images.answers import Context, to_base64, to_completed, to_event, to_partial, to_response
+from app.images.charge import Charge
 from app.images.mapping import to_assignment
 from app.images.plan_requests import planned
 from app.schemas.formats import to_file, to_preview
@@ -27,7 +28,6 @@ from core.errors import (
     CapacityError,
     DeadlineError,
     FewstrokeError,
-    GenerationCancelledError,
     InputError,
 )
 from pipelines.events import Done, Event, Failed, Painted, Preview, Queued, Started
@@ -93,7 +93,10 @@ async def answer_once(asked: Asked, service: Service) -> tuple[bytes, bool]:
             return claim.content, True
         content = await _paint(asked, service)
         if claim is not None:
-            await service.answers.keep(claim, content, JSON)
+            has_links = asked.body.response_format == "url"
+            links_s = service.settings.url_lifetime_s if has_links else None
+            async with _told_if_not_kept():
+                await service.answers.keep(claim, content, JSON, max_lifetime_s=links_s)
         return content, False
 
 
@@ -161,11 +164,17 @@ class Stream:
             return
         completed: list[bytes] = []
         async for event in _with_keep_alive(self._painting.submission):
-            chunk = await self._told(self._painting, event)
+            try:
+                chunk = await self._told(self._painting, event)
+            except Exception as error:  # noqa: BLE001 - headers are gone: it must end as an event
+                yield await self._failed(self._painting, error)
+                return
             if isinstance(event, Painted):
                 completed.append(chunk)
             if isinstance(event, Done) and self._painting.claim is not None:
-                await self._service.answers.keep(self._painting.claim, b"".join(completed), EVENTS)
+                claim, content = self._painting.claim, b"".join(completed)
+                async with _told_if_not_kept():
+                    await self._service.answers.keep(claim, content, EVENTS)
             if chunk:
                 yield chunk
 
@@ -207,53 +216,21 @@ class Stream:
         self._service.metrics.count_images(assignment.effort.variant, 1, cost, result.timings_s)
 
 
+@asynccontextmanager
+async def _told_if_not_kept() -> AsyncIterator[None]:
+    # a finished picture is worth more than the memory of it
+    try:
+        yield
+    except CapacityError as error:
+        log.warning("answer_not_kept", code=error.code, reason=error.message)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Painting:
     context: Context
     submission: Submission
-    charge: "Charge"
+    charge: Charge
     claim: Claim | None
-
-
-class Charge:
-    """What a request costs its key, taken at once and given back if the server did not serve it.
-
-    Args:
-        service: Has the accounts.
-        caller: Who pays.
-        cost_units: How much.
-    """
-
-    def __init__(self, service: Service, caller: Caller, cost_units: float) -> None:
-        self._quotas = service.quotas
-        self._caller = caller
-        self._cost_units = cost_units
-
-    async def take(self) -> None:
-        """Take it; what the key does not have is raised."""
-        if self._caller.is_limited:
-            await asyncio.to_thread(self._quotas.charge, self._caller, self._cost_units)
-
-    @asynccontextmanager
-    async def given_back_on_error(self) -> AsyncIterator[None]:
-        """Give it back if the block raises, as `give_back_for` does."""
-        try:
-            yield
-        except Exception as error:
-            await self.give_back_for(error)
-            raise
-
-    async def give_back_for(self, error: Exception) -> None:
-        """Give it back, unless the caller left by themselves or asked for what cannot be.
-
-        Args:
-            error: What ended the request.
-        """
-        is_theirs = isinstance(error, GenerationCancelledError)
-        if self._caller.is_limited and not is_theirs:
-            # an account that cannot be reached now must not hide the error itself
-            with suppress(CapacityError):
-                await asyncio.to_thread(self._quotas.refund, self._caller, self._cost_units)
 
 
 async def prepare(asked: Asked, service: Service) -> Context:

@@ -93,6 +93,7 @@ def to_assignment(
         seed=seeds[0],
         num_steps=effort.steps,
         guidance_scale=guidance,
+        guidance_every=body.guidance_every or 1,
         width=width,
         height=height,
         scheduler=body.scheduler or model.default_scheduler,
@@ -193,6 +194,12 @@ def _check_words(body: ImageRequest, settings: Settings) -> None:
             )
         if "\0" in text:
             raise InputError("Text must not hold NUL characters.", param=name)
+    if len(body.regions or ()) > settings.max_regions:
+        raise InputError(
+            f"{len(body.regions or ())} regions are too many: this server takes up to "
+            f"{settings.max_regions}.",
+            param="regions",
+        )
 
 
 def _check_stream(body: ImageRequest) -> None:

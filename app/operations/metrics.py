@@ -17,6 +17,28 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
+USAGE = {
+    "image_tokens": "Image tokens times forward passes computed.",
+    "word_tokens": "Tokens of words that image tokens listened to, once a row and pass.",
+    "padding_tokens": "Tokens of padding beside them.",
+    "texts_encoded": "Texts that went through the text encoder.",
+    "texts_remembered": "Texts whose vectors were still known.",
+}
+COUNTERS = {
+    "requests": "Requests taken in.",
+    "refused": "Requests refused because the queue was full or their time too short.",
+    "finished": "Requests that got all their pictures.",
+    "cancelled": "Requests whose caller left.",
+    "failed": "Requests that ended otherwise.",
+    "steps": "Steps of single pictures.",
+    "dropped_steps": "Steps that were under way when their caller left.",
+    "passes": "Forward passes.",
+    "previews": "Previews decoded.",
+    "out_of_memory": "How often the device was full.",
+    "swaps": "Models swapped in.",
+}
+
+
 class Metrics:
     """The metrics of one application; each has a registry of its own, so that two can be tested."""
 
@@ -146,8 +168,7 @@ class _EngineCollector(Collector):
             state.backlog_s or 0.0,
         )
         for name, value in asdict(self._counters).items():
-            what = name.replace("_", " ")
-            family = CounterMetricFamily(f"fewstroke_engine_{name}", f"The engine's {what}.")
+            family = CounterMetricFamily(f"fewstroke_engine_{name}", COUNTERS[name])
             family.add_metric((), value)
             yield family
 
@@ -168,6 +189,11 @@ class _BackendCollector(Collector):
             for reason, count in execution.fallbacks.items():
                 family.add_metric((variant, execution.backend, reason), count)
         yield family
+        for name, what in USAGE.items():
+            family = CounterMetricFamily(f"fewstroke_{name}", what, labels=("variant",))
+            for variant, painter in self._painters().items():
+                family.add_metric((variant,), painter.execution.usage.get(name, 0))
+            yield family
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

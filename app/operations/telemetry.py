@@ -1,6 +1,5 @@
 """What a running server tells: a request id on everything, one structured log line a request."""
 
-import asyncio
 import logging
 import re
 import sys
@@ -11,23 +10,13 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import REQUEST_ID_HEADER, envelope, error_response
+from app.errors import REQUEST_ID_HEADER
 from app.settings import Settings
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines ask every few seconds; their log lines are of level debug."""
-
-UPLOADS = frozenset({"/v1/files"})
-"""Paths whose bodies are files, and may be large."""
-
-FORM_BYTES = 65_536
-"""What a form has beside its file."""
-
-MIN_UPLOAD_BYTES_PER_S = 100_000
 
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -88,73 +77,6 @@ class RequestContextMiddleware:
                     status=status,
                     duration_ms=round(1000 * seconds, 1),
                 )
-
-
-class BodyLimitMiddleware:
-    """Refuses bodies that are too large, before they are read and in OpenAI's envelope.
-
-    The web framework's own limit answers in plain text, which OpenAI's clients cannot read.
-
-    Args:
-        app: What comes behind.
-        max_body_bytes: Largest body that is let through.
-        timeout_s: Seconds in which a body must have arrived.
-        max_upload_bytes: Largest body of an upload; it has time in proportion.
-    """
-
-    def __init__(
-        self, app: ASGIApp, max_body_bytes: int, timeout_s: float, max_upload_bytes: int
-    ) -> None:
-        self._app = app
-        self._max_body_bytes = max_body_bytes
-        self._timeout_s = timeout_s
-        self._max_upload_bytes = max_upload_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection.
-
-        Args:
-            scope: ASGI's description of the request.
-            receive: Where the body comes from.
-            send: Where the answer goes.
-        """
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        max_bytes, timeout_s = self._limits_of(scope)
-        reason = f"The body is larger than the {max_bytes} bytes this server takes."
-        late = f"The body did not arrive within the {timeout_s:g} s that it gets."
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdigit() and int(length) > max_bytes:
-            body = envelope(reason, kind="invalid_request_error", param=None, code="body_too_large")
-            response = error_response(Request(scope), 413, body, {"Connection": "close"})
-            await response(scope, receive, send)
-            return
-        received, is_whole = 0, False
-        give_up_at = time.monotonic() + timeout_s
-
-        async def receive_within_limit() -> Message:
-            nonlocal received, is_whole
-            if is_whole:  # what is still to come is a disconnect, whenever that may be
-                return await receive()
-            try:
-                async with asyncio.timeout(give_up_at - time.monotonic()):
-                    message = await receive()
-            except TimeoutError as error:
-                raise HTTPException(408, late, {"Connection": "close"}) from error
-            received += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if received > max_bytes:
-                raise HTTPException(413, reason, {"Connection": "close"})
-            return message
-
-        await self._app(scope, receive_within_limit, send)
-
-    def _limits_of(self, scope: Scope) -> tuple[int, float]:
-        if scope["path"] not in UPLOADS:
-            return self._max_body_bytes, self._timeout_s
-        slow_s = self._max_upload_bytes / MIN_UPLOAD_BYTES_PER_S
-        return self._max_upload_bytes + FORM_BYTES, self._timeout_s + slow_s
 
 
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:

@@ -102,11 +102,12 @@ class Refresher:
         """
         with self._alone():
             release, painter, seconds = await asyncio.to_thread(self._stage, name)
-            before = self._host.intake.swap(release.variant, painter)
             earlier = self.shelf.active().get(release.variant)
+            # what can fail comes first: a change that is refused has changed nothing
+            await asyncio.to_thread(self.shelf.set_active, release.variant, name)
+            before = self._host.intake.swap(release.variant, painter)
             if before is not None:
                 self._before[release.variant] = Place(painter=before, release=earlier)
-            await asyncio.to_thread(self.shelf.set_active, release.variant, name)
         log.info(
             "refreshed",
             release=name,
@@ -137,11 +138,11 @@ class Refresher:
                     "earlier release instead.",
                     param="variant",
                 )
-            current = self._host.intake.swap(variant, place.painter)
             earlier = self.shelf.active().get(variant)
+            await asyncio.to_thread(self.shelf.set_active, variant, place.release)
+            current = self._host.intake.swap(variant, place.painter)
             assert current is not None  # what was swapped in once stays
             self._before[variant] = Place(painter=current, release=earlier)
-            await asyncio.to_thread(self.shelf.set_active, variant, place.release)
         revision = place.painter.info.revision
         log.info("rolled_back", variant=variant, revision=revision)
         return revision

@@ -21,6 +21,7 @@ class Execution:
         self.backend = backend
         self.tolerance = tolerance
         self._counts: Counter[str] = Counter()
+        self._usage: Counter[str] = Counter()
         self._lock = Lock()  # counted on the engine's thread, read on the server's
 
     @property
@@ -28,6 +29,21 @@ class Execution:
         """How often plain torch stood in, by reason."""
         with self._lock:
             return dict(self._counts)
+
+    @property
+    def usage(self) -> Mapping[str, int]:
+        """What went through the networks, by what it is."""
+        with self._lock:
+            return dict(self._usage)
+
+    def count(self, **amounts: int) -> None:
+        """Count what goes through the networks.
+
+        Args:
+            amounts: How much more, by what it is; few names, for metrics.
+        """
+        with self._lock:
+            self._usage.update(amounts)
 
     def fall_back(self, reason: str, why: str) -> None:
         """Count one call that plain torch takes over; the first of each reason is logged.

@@ -31,3 +31,23 @@ def test_examples_are_requests_that_fit() -> None:
 
 def test_no_endpoint_documents_a_form_of_error_that_is_never_sent() -> None:
     assert "HTTPValidationError" not in SCHEMA["components"]["schemas"]
+
+
+def test_limits_are_those_of_the_server() -> None:
+    settings = Settings(max_prompt_chars=77, max_images=3, max_steps=9, max_regions=2)
+    schema = create_app(settings, {"default": SteppedPainter()}).openapi()
+    fields = schema["components"]["schemas"]["ImageRequest"]["properties"]
+    told = {
+        (name, keyword): kind[keyword]
+        for name in ("prompt", "negative_prompt", "n", "steps", "regions")
+        for kind in fields[name].get("anyOf", [fields[name]])
+        for keyword in ("maxLength", "maximum", "maxItems")
+        if keyword in kind
+    }
+    assert told == {
+        ("prompt", "maxLength"): 77,
+        ("negative_prompt", "maxLength"): 77,
+        ("n", "maximum"): 3,
+        ("steps", "maximum"): 9,
+        ("regions", "maxItems"): 2,
+    }

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,49 @@ def test_what_would_come_too_late_is_refused_at_once() -> None:
     with pytest.raises(DeadlineError, match="done in 7"):
         bench.submit(SPEC, deadline_s=6.9)
     assert isinstance(bench.submit(SPEC, deadline_s=7.1).last, Queued)
+
+
+def test_a_small_request_is_not_refused_for_work_that_does_not_go_before_it() -> None:
+    bench = Bench(max_waiting=100)
+
+    def take_a_second(_: list[int]) -> None:
+        bench.now_s += 1.0
+
+    bench.painter.before_pass = take_a_second
+    bench.submit(SPEC)
+    bench.finish()
+    for _ in range(10):
+        bench.submit(replace(SPEC, num_steps=100))
+    small = bench.submit(replace(SPEC, num_steps=2), deadline_s=5.0)
+    assert isinstance(small.last, Queued)
+    bench.tick(3)
+    assert isinstance(small.last, Done)
+
+
+@pytest.mark.parametrize(("before", "after"), [(100, 1), (1, 100)])
+def test_the_time_that_work_will_take_is_right_when_its_kind_changes(
+    before: int, after: int
+) -> None:
+    bench = Bench(max_waiting=4)
+    decode = bench.painter.decode
+
+    def take_a_second(_: list[int]) -> None:
+        bench.now_s += 1.0
+
+    def take_five(*given: Any, **more: Any) -> Any:
+        bench.now_s += 5.0 * len(given[0])
+        return decode(*given, **more)
+
+    bench.painter.before_pass, bench.painter.decode = take_a_second, take_five
+    bench.submit(replace(SPEC, num_steps=before))
+    bench.finish()
+    for seed in range(4):
+        bench.submit(replace(SPEC, seed=seed, num_steps=after))
+    with pytest.raises(QueueFullError) as caught:
+        bench.submit(SPEC)
+    started_s = bench.now_s
+    bench.finish()
+    assert caught.value.retry_after_s == pytest.approx(bench.now_s - started_s, rel=0.3)
 
 
 def test_what_was_not_done_in_time_is_ended() -> None:

@@ -32,6 +32,7 @@ REGIONS = (
 RAGGED = [
     replace(PLAIN, seed=11, prompt=LONG, num_steps=3),
     replace(PLAIN, seed=12, guidance_scale=7.5, scheduler="ddim"),
+    replace(PLAIN, seed=17, guidance_every=3, num_steps=5),
     replace(PLAIN, seed=13, guidance_scale=1.0, num_steps=2),
     replace(PLAIN, seed=14, regions=REGIONS, num_steps=5),
     replace(PLAIN, seed=15, negative_prompt="two dog", num_steps=1),
@@ -41,6 +42,7 @@ KINDS = {
     "plain": PLAIN,
     "unguided": replace(PLAIN, guidance_scale=1.0),
     "regions": replace(PLAIN, regions=REGIONS, depth="progressive"),
+    "guided at times": replace(PLAIN, guidance_every=2),
     "long": replace(PLAIN, prompt=LONG, negative_prompt="two dog below the green cat"),
 }
 

@@ -164,6 +164,39 @@ def test_whoever_is_too_old_goes_first_in_its_lane() -> None:
     assert [made.next(paying(0.0), 61.0) for _ in range(3)] == [[old]] * 3
 
 
+def test_whoever_is_too_old_goes_first_in_its_queue_too() -> None:
+    old = work(at=0.0, due=1000.0)
+    made = schedule(old, *(work(at=50.0, due=60.0) for _ in range(3)), max_age_s=60.0)
+    assert made.next(paying(0.0), 61.0) == [old]
+    assert made.next(paying(2.0), 61.0)[0] is old
+
+
+WAITING = st.tuples(
+    st.sampled_from("abc"), st.sampled_from(["interactive", "batch"]), st.integers(1, 30)
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(WAITING, max_size=12), st.sampled_from("abc"), st.integers(1, 30))
+def test_what_is_said_to_be_done_first_is_what_is_done_first(
+    waiting: list[tuple[str, Lane, int]], key: str, steps: int
+) -> None:
+    made = schedule(*(work(k, lane=lane, steps=n, due=float(n)) for k, lane, n in waiting))
+    said = made.cost_until_done("interactive", key, cost=float(steps), due_s=float(steps))
+    assert said <= steps + sum(n for _, _, n in waiting)
+    new = work(key, steps=steps, due=float(steps))
+    made.add(new)
+    cost = 0.0
+    while new.steps_left:
+        for chosen in made.next(paying(0.0), 0.0):
+            cost += chosen.step_cost
+            chosen.steps_left -= 1
+            if not chosen.steps_left:
+                made.remove(chosen)
+    # turns are whole steps, and other lanes come in rounds of several
+    assert cost == pytest.approx(said, abs=8)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 8)), min_size=1, max_size=20))
 def test_everything_is_finished_in_as_many_ticks_as_there_are_steps(
@@ -201,3 +234,5 @@ def test_a_rate_is_work_over_time_and_follows_changes() -> None:
     for _ in range(100):
         rate.measure(4.0, 1.0)
     assert rate.seconds(10.0) == pytest.approx(2.5, rel=0.01)
+    assert rate.cost(2.5) == pytest.approx(10.0, rel=0.01)
+    assert Rate().cost(1.0) == 0

@@ -46,3 +46,39 @@ def test_neither_help_nor_the_http_layer_loads_torch(start: str) -> None:
     code = f"import sys; {start}; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+SERVE = """
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *rest):
+        return None if name in sys.argv[1:] else self.finder.find_spec(name, *rest)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path = [Without(finder) for finder in sys.meta_path]
+import cli.main
+cli.main.build_app()
+import app.main, app.worker, cli.serve, cli.worker, cli.demo, pipelines.rows, quant.loader
+import pipelines.accelerate.choose
+"""
+
+
+def test_the_image_serves_without_what_trains(repository):
+    ignored = (repository / ".dockerignore").read_text().splitlines()
+    files = [path for line in ignored for path in repository.glob(line)]
+    gone = {_module(path, repository) for path in files if not path.name.startswith(".")}
+    assert {"training", "distill", "cli.train", "quant.finetune"} <= gone
+    run = subprocess.run(
+        [sys.executable, "-c", SERVE, *gone], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def _module(path, repository):
+    return ".".join(path.relative_to(repository).with_suffix("").parts)

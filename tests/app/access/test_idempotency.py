@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_a_killed_server_blocks_a_key_only_until_its_lease_ends(
     async def story() -> None:
         async with book.claim("me", "key", b"body") as found:
             assert isinstance(found, Claim)
-            book._keep(left_behind, "late", "text/plain")  # the old one is not dead after all
+            book._keep(left_behind, "late", "text/plain", 60.0)  # the old one is not dead after all
             await book.keep(found, b"new", "text/plain")
         assert await _enter(book) == StoredAnswer(content=b"new", media_type="text/plain")
 
@@ -107,6 +108,18 @@ def test_an_answer_whose_body_is_gone_is_made_anew(book: AnswerBook) -> None:
     asyncio.run(_answer(book))
     asyncio.run(book._store.delete(app.access.idempotency.FOLDER))
     assert isinstance(asyncio.run(_answer(book, b"two")), Claim)
+
+
+def test_an_answer_is_kept_no_longer_than_it_is_worth_anything(book: AnswerBook) -> None:
+    async def keep(max_lifetime_s: float) -> None:
+        async with book.claim("me", f"k{max_lifetime_s}", b"body") as claim:
+            assert isinstance(claim, Claim)
+            await book.keep(claim, b"links", "application/json", max_lifetime_s=max_lifetime_s)
+
+    for lifetime_s, kind in ((0.01, Claim), (1e9, StoredAnswer)):
+        asyncio.run(keep(lifetime_s))
+        time.sleep(0.05)
+        assert isinstance(asyncio.run(_enter(book, key=f"k{lifetime_s}")), kind)
 
 
 def test_old_answers_are_forgotten(database: Database, tmp_path: Path) -> None:
