@@ -35,7 +35,7 @@ from benchmarks.figures_of_tests import ROOT, run_tests
 from benchmarks.load_client import Seen, press
 from benchmarks.peers.pipeline_server import Design
 from benchmarks.serving_disconnects import measure_disconnects
-from benchmarks.serving_engine import max_difference, tick_overhead
+from benchmarks.serving_engine import differences, tick_overhead
 from benchmarks.serving_overload import measure_overload
 from cli.server_process import ServerProcess, free_port, running_server
 from evaluation.record import merge
@@ -79,12 +79,7 @@ def main(
     levels = [int(level) for level in clients.split(",")]
     parts: dict[str, Callable[[], Iterable[Figures]]] = {
         "load": lambda: measure_load(model, levels, load),
-        "engine": lambda: [
-            {
-                "tick_overhead": round(tick_overhead(model), 4),
-                "invariance_max_abs": max_difference(model),
-            }
-        ],
+        "engine": lambda: [_measure_engine(model)],
         "overload": lambda: [_measure_overload(model, load)],
         "disconnect": lambda: [measure_disconnects(model, disconnects)],
         "fuzz": lambda: [_measure_fuzz(fuzz_examples, fuzz_raw)],
@@ -213,6 +208,15 @@ def _peer(model: Path, design: Design, log_file: Path) -> Iterator[ServerProcess
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _measure_engine(model: Path) -> Figures:
+    by_variant = differences(model)
+    return {
+        "tick_overhead": round(tick_overhead(model), 4),
+        "invariance_max_abs": max(by_variant.values()),
+        **{f"invariance_{name}": value for name, value in by_variant.items()},
+    }
 
 
 def _measure_overload(model: Path, load: Load) -> Figures:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.accelerate.choose import BACKENDS
 from pipelines.engine import Engine
 from pipelines.events import Done, Event
 from pipelines.intake import Intake
@@ -59,8 +60,8 @@ def tick_overhead(model: Path) -> float:
     return ticks_s / passes_s - 1
 
 
-def max_difference(model: Path) -> int:
-    """Run the invariance gate over every variant of a checkpoint.
+def differences(model: Path) -> dict[str, int]:
+    """Run the invariance gate over every variant of a checkpoint on every backend for the CPU.
 
     Each picture is painted alone, in a batch of equals, in a ragged batch, and joined mid-flight;
     with and without regions, with and without guidance.
@@ -69,20 +70,29 @@ def max_difference(model: Path) -> int:
         model: Diffusers folder.
 
     Returns:
-        The largest difference of a colour value, 0..255, between any two of these.
+        The largest difference of a colour value, 0..255, between any two of these, by
+        `VARIANT_BACKEND`.
     """
-    largest = 0
-    for variant in open_checkpoint(model).info.variants:
-        painter = RowPainter(TextToImage.load(model, variant=variant, device="cpu"))
-        plain = GenerationSpec(prompt="a red apple left of a blue cup", seed=5, num_steps=4)
-        regions = (
-            Region(high="a red apple", box=(0.0, 0.0, 0.5, 1.0)),
-            Region(high="a blue cup", box=(0.4, 0.2, 1.0, 1.0), feather=0.1),
+    return {
+        f"{variant}_{backend}": _largest_difference(
+            RowPainter(TextToImage.load(model, variant=variant, device="cpu", backend=backend))
         )
-        for spec in (plain, replace(plain, regions=regions)):
-            for scale in (1.0, 4.0):
-                largest = max(largest, _difference(painter, replace(spec, guidance_scale=scale)))
-    return largest
+        for variant in open_checkpoint(model).info.variants
+        for backend in BACKENDS.names()
+    }
+
+
+def _largest_difference(painter: RowPainter) -> int:
+    plain = GenerationSpec(prompt="a red apple left of a blue cup", seed=5, num_steps=4)
+    regions = (
+        Region(high="a red apple", box=(0.0, 0.0, 0.5, 1.0)),
+        Region(high="a blue cup", box=(0.4, 0.2, 1.0, 1.0), feather=0.1),
+    )
+    return max(
+        _difference(painter, replace(spec, guidance_scale=scale))
+        for spec in (plain, replace(plain, regions=regions))
+        for scale in (1.0, 4.0)
+    )
 
 
 def _difference(painter: RowPainter, spec: GenerationSpec) -> int:

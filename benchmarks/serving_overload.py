@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx2
@@ -40,6 +41,15 @@ class Ledger:
                 ratios.append(took_s / 2 - 1 <= said_s <= 2 * took_s + 1)
         return sum(ratios) / len(ratios)
 
+    def counts(self) -> dict[str, float]:
+        """Return how many answers there were of each kind, and how honest the refusals were."""
+        return {
+            "overload_200": len(self.painted),
+            "overload_429_503": len(self.refused),
+            "overload_other": len(self.others),
+            "overload_honest": round(self.honest_share(), 3),
+        }
+
 
 def measure_overload(
     server: ServerProcess, *, num_clients: int, seconds: float, steps: int, guidance: float
@@ -59,7 +69,7 @@ def measure_overload(
         overload_200, overload_429_503, overload_other: Answers by status.
         overload_honest: Share of refusals whose Retry-After was right within a factor of two.
         overload_grown_mb: Growth of the server's resident memory from a tenth of the time on to
-            the end, in 10^6 bytes.
+            the end, in 10^6 bytes; overload_grown_late_mb, in the second half of it.
     """
     process = psutil.Process(server.process.pid)
     ledger = Ledger()
@@ -93,10 +103,12 @@ def measure_overload(
             await asyncio.gather(watch(ends_at), *clients)
 
     asyncio.run(press())
+    return {**ledger.counts(), **_growth(resident)}
+
+
+def _growth(resident: Sequence[int]) -> dict[str, float]:
+    first, middle, last = resident[0], resident[len(resident) // 2], resident[-1]
     return {
-        "overload_200": len(ledger.painted),
-        "overload_429_503": len(ledger.refused),
-        "overload_other": len(ledger.others),
-        "overload_honest": round(ledger.honest_share(), 3),
-        "overload_grown_mb": round((resident[-1] - resident[0]) / MEGABYTE, 1),
+        "overload_grown_mb": round((last - first) / MEGABYTE, 1),
+        "overload_grown_late_mb": round((last - middle) / MEGABYTE, 1),
     }

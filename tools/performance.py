@@ -6,6 +6,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from generated_page import settle
 
@@ -66,6 +67,16 @@ COSTS = """
 ![Milliseconds over tokens, company, regions, steps and variants, and peaks](images/costs.png)
 """
 
+GUIDANCE = """
+## Guidance at some steps only
+
+The teacher, 20 steps. "every 2" asks for guidance at every second step and keeps its direction
+between (`guidance_every`); beside each, fewer steps with as many passes. The distance is from
+guidance at every step, in levels of 255.
+
+| | seconds | distance |
+|---|---|---|"""
+
 AGAIN = """
 ## Measure again
 
@@ -75,6 +86,7 @@ FIGURES=benchmarks/results/performance.json
 python -m benchmarks.bench_backends --output $FIGURES --memory --server
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 5
 python -m benchmarks.bench_costs --output $FIGURES --picture docs/images/costs.png
+python -m benchmarks.bench_guidance --output $FIGURES
 make docs
 ```
 """
@@ -85,7 +97,8 @@ def main() -> None:
     figures = json.loads(FIGURES.read_text("utf-8"))
     top = TOP.format(machine=figures["machine"].split(";")[0], date=figures["date"])
     lines = [top, *_painters(figures), *_server(figures), XL, *_xl(figures)]
-    settle(PAGE, "\n".join([*lines, *_costs(figures), AGAIN.rstrip()]) + "\n")
+    lines += [*_costs(figures), GUIDANCE, *_guidance(figures)]
+    settle(PAGE, "\n".join([*lines, AGAIN.rstrip()]) + "\n")
 
 
 def _painters(figures: Mapping[str, float | None]) -> Iterator[str]:
@@ -145,6 +158,12 @@ billion a second. Plain products of 2048 x 2048 reach {said};
 a copy moves {_number(figures["peak_gb_s"])} gigabytes a second. A step of this small network is
 bound by how many operations it has, not by any of these: some hundred products of 64 tokens,
 microseconds each."""
+
+
+def _guidance(figures: Mapping[str, Any]) -> Iterator[str]:
+    distances = figures.get("guidance_distance", {})
+    for name, seconds in figures.get("guidance_s", {}).items():
+        yield f"| {name} | {_number(seconds)} | {_number(distances[name])} |"
 
 
 def _number(value: float | None) -> str:

@@ -18,6 +18,7 @@ main() {
     dev)
       make_environment
       install_packages '.[train,dev,openvino]'
+      install_old_client
       ;;
     peers)
       make_environment
@@ -76,6 +77,12 @@ install_peers() {
   step "Installing the peers of the benchmarks"
   pip_install -r benchmarks/peers/requirements.txt
   step "Ready: $VENV ($(du -sm "$VENV" | cut -f1) MB)"
+}
+
+install_old_client() {
+  # the newest client is a dependency; tests want to know that an older one is served, too
+  local folder="$VENV/old-openai"
+  [ -d "$folder/openai" ] || pip_install --target "$folder" openai==2.0.0
 }
 
 install_torch() {

@@ -17,7 +17,8 @@ from PIL import Image
 from app.access.auth import KeyLimits
 from tests.app.conftest import RunningServer, SteppedPainter, running_server
 
-OLD_CLIENT = "OLD_OPENAI_CLIENT"
+OLD_CLIENT = Path(sys.prefix) / "old-openai"
+"""Where tools/setup.sh puts an older release."""
 
 WHOLE_WAY = """
 import base64, sys
@@ -65,10 +66,9 @@ def test_this_client_goes_the_whole_way(running: RunningServer) -> None:
 
 
 def test_an_older_client_goes_the_whole_way(running: RunningServer) -> None:
-    folder = os.environ.get(OLD_CLIENT)
-    if not folder:
-        pytest.skip(f"{OLD_CLIENT} names no folder: pip install -t FOLDER openai==2.0.0")
-    assert _go(running, {"PYTHONPATH": folder}).startswith("2.")
+    if not OLD_CLIENT.is_dir():
+        pytest.skip(f"run make setup, or: pip install -t {OLD_CLIENT} openai==2.0.0")
+    assert _go(running, {"PYTHONPATH": str(OLD_CLIENT)}).startswith("2.")
 
 
 def _go(running: RunningServer, environment: dict[str, str]) -> str:
