@@ -46,7 +46,7 @@ class PixelTeacherRecipe:
         learning_rate: AdamW's peak.
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of the averaged weights.
-        precision: "bf16" or "no".
+        precision: "bf16", "no", or "auto": bf16 where the device multiplies it in hardware.
         save_every: Steps between checkpoints.
         sample_every: Steps between picture grids.
         seed: Seed of data, times and noise.
@@ -59,7 +59,7 @@ class PixelTeacherRecipe:
     learning_rate: float = 3e-4
     warmup_steps: int = 200
     ema_decay: float = 0.9995
-    precision: str = "bf16"
+    precision: str = "auto"
     save_every: int = 500
     sample_every: int = 2000
     seed: int = 0

@@ -32,7 +32,7 @@ class ClassifierRecipe:
         learning_rate: AdamW's peak.
         weight_decay: Of matrices.
         save_every: Steps between checkpoints.
-        precision: "bf16" or "no".
+        precision: "bf16", "no", or "auto": bf16 where the device multiplies it in hardware.
         noise: Largest spread of the noise on pictures, which makes rough things readable too.
         seed: Seed of data and first weights.
     """
@@ -45,7 +45,7 @@ class ClassifierRecipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     save_every: int = 250
-    precision: str = "bf16"
+    precision: str = "auto"
     noise: float = 0.0
     seed: int = 0
 

@@ -38,7 +38,7 @@ class StudentRecipe:
         muon_learning_rate: Muon's peak, where it is used.
         warmup_steps: Steps of linear warm-up.
         ema_decay: Decay of the averaged weights that the next stage starts from.
-        precision: "bf16" or "no".
+        precision: "bf16", "no", or "auto": bf16 where the device multiplies it in hardware.
         save_every: Steps between checkpoints.
         sample_every: Steps between picture grids.
         compiles: Fuse the operations of student and teacher: minutes at the start of each stage,
@@ -68,7 +68,7 @@ class StudentRecipe:
     muon_learning_rate: float = 3e-4
     warmup_steps: int = 100
     ema_decay: float = 0.995
-    precision: str = "bf16"
+    precision: str = "auto"
     save_every: int = 250
     sample_every: int = 500
     compiles: bool = False

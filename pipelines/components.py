@@ -14,9 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 import quant.loader  # noqa: F401 - teaches diffusers to load low-bit folders
-from core.devices import best_device
+from core.devices import best_device, multiplies_bfloat16
 from core.errors import CheckpointError, ConfigError, UnknownNameError
 from pipelines.store import Checkpoint
+
+log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -134,6 +136,8 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in _DTYPES:
         raise UnknownNameError("dtype", name, _DTYPES, param="dtype")
+    if name == "bfloat16" and not multiplies_bfloat16(device):
+        log.warning("This %s has no bfloat16 arithmetic: dtype float32 is faster.", device)
     return _DTYPES[name]
 
 

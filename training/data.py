@@ -148,7 +148,7 @@ def encode_scenes(
         seeds = range(shard * shard_scenes + start, shard * shard_scenes + start + ENCODE_BATCH)
         scenes = [sample_scene(seed, split="train", sheet=sheet) for seed in seeds]
         pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes])).to(device)
-        with torch.inference_mode(), autocast(device, "bf16"):
+        with torch.inference_mode(), autocast(device, "auto"):
             encoded = autoencoder.encode(pixels)
         latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
         latents.append(latent.float().cpu().numpy().astype(np.float16))

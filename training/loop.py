@@ -21,7 +21,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from core.devices import best_device, training_attention
+from core.devices import best_device, training_attention, training_precision
 from core.errors import NumericsError
 from core.progress import Report, progress
 from core.seeding import torch_generator
@@ -40,7 +40,7 @@ class LoopConfig:
         optimizer: Kind, learning rate and schedule.
         accumulation: Batches per optimizer step and process.
         clip_norm: Largest gradient norm; larger ones are scaled down.
-        precision: "bf16" (autocast) or "no".
+        precision: "bf16" (autocast), "no", or "auto": bf16 where the device multiplies it.
         ema_decay: Decay of the averaged weights that are sampled and published.
         save_every: Steps between checkpoints; the last step is always saved.
         log_every: Steps between lines in metrics.jsonl; metrics in between are averaged.
@@ -53,7 +53,7 @@ class LoopConfig:
     optimizer: OptimizerConfig
     accumulation: int = 1
     clip_norm: float = 1.0
-    precision: str = "bf16"
+    precision: str = "auto"
     ema_decay: float = 0.999
     save_every: int = 500
     log_every: int = 25
@@ -120,9 +120,10 @@ def run(
 
 
 def _accelerator(config: LoopConfig) -> Accelerator:
+    device = best_device()
     return Accelerator(
-        cpu=best_device().type == "cpu",
-        mixed_precision=config.precision,
+        cpu=device.type == "cpu",
+        mixed_precision=training_precision(config.precision, device),
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.accumulation, sync_with_dataloader=False
         ),

@@ -149,6 +149,22 @@ def _digests(checkpoint: Path, folders: Sequence[Path]) -> dict[str, str]:
     }
 
 
+def published_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the words of a published checkpoint, which may be more than today's world has.
+
+    Args:
+        folder: A checkpoint that `publish_teacher` wrote.
+
+    Raises:
+        CheckpointError: If it holds none.
+    """
+    home = folder / "tokenizer"
+    if not (home / "tokenizer.json").is_file():
+        raise CheckpointError(f"{home} is missing: give a folder that this command published.")
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(home)
+    return tokenizer
+
+
 def load_published(
     folder: Path, *, transformer: PixArtTransformer2DModel, text_encoder: T5EncoderModel
 ) -> Mapping[str, float]:

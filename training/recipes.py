@@ -26,7 +26,7 @@ from training.autoencoder import (
 from training.data import LatentSource, encode_scenes
 from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
-from training.publish import load_published, publish_teacher
+from training.publish import load_published, publish_teacher, published_tokenizer
 from training.recorders import write_run_record
 from training.state import Progress
 from training.teacher import (
@@ -182,8 +182,8 @@ def train_teacher(
         changes: "field=value" settings over the recipe.
         minutes: Stop after this long, with a checkpoint.
         publish: Where to write the servable checkpoint; inside run_dir when None.
-        start_from: A published checkpoint whose weights a fresh run starts with. A run that has a
-            checkpoint of its own goes on from that.
+        start_from: A published checkpoint whose words a run keeps, and whose weights it starts
+            with. A run that has a checkpoint of its own goes on from that one's weights.
 
     Returns:
         The servable checkpoint's folder. A missing autoencoder is a CheckpointError.
@@ -193,7 +193,8 @@ def train_teacher(
     processes = PartialState(cpu=best_device().type == "cpu")
     with processes.main_process_first():  # the others find the scenes encoded
         source = _latents(settings, autoencoder, run_dir.parent / "latents")
-    method, tokenizer, scheduler = _new_teacher(settings, autoencoder)
+    tokenizer = new_tokenizer() if start_from is None else published_tokenizer(start_from)
+    method, scheduler = _new_teacher(settings, autoencoder, tokenizer)
     networks: dict[str, Any] = {
         role: method.roles[role] for role in ("transformer", "text_encoder")
     }
@@ -290,10 +291,9 @@ def _teacher_loop(settings: TeacherRecipe, time_limit_s: float | None) -> LoopCo
 
 
 def _new_teacher(
-    settings: TeacherRecipe, autoencoder: AutoencoderDC
-) -> tuple[TeacherMethod, PreTrainedTokenizerFast, DDIMScheduler]:
+    settings: TeacherRecipe, autoencoder: AutoencoderDC, tokenizer: PreTrainedTokenizerFast
+) -> tuple[TeacherMethod, DDIMScheduler]:
     torch.manual_seed(settings.seed)  # initial weights, the one thing that libraries draw globally
-    tokenizer = new_tokenizer()
     scheduler = new_scheduler()
     transformer = new_transformer(
         width=settings.width,
@@ -310,4 +310,4 @@ def _new_teacher(
         latent_scale=autoencoder.config.scaling_factor,
         compiles=settings.compiles,
     )
-    return method, tokenizer, scheduler
+    return method, scheduler

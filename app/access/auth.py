@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import AuthenticationError
 from app.storage.database import Database
 from app.storage.tables import ApiKey
-from core.errors import FewstrokeError, UnknownNameError
+from core.errors import FewstrokeError, InputError, UnknownNameError
 
 ANONYMOUS = "anonymous"
 """Owner of what is asked for without a key."""
@@ -30,6 +30,7 @@ INTERNAL = "fewstroke.internal"
 """Marks a scope that the server made itself; nothing that a client sends can set it."""
 
 MAX_PRIORITY = 3
+MAX_NAME = 200
 
 _KEY = re.compile(r"fs-(?P<id>[0-9a-f]{12})-(?P<secret>[A-Za-z0-9_-]{43})", re.ASCII)
 _GUARDED = ("/v1/", "/admin/")
@@ -95,7 +96,12 @@ class KeyRing:
 
         Returns:
             The key. It is not kept, and cannot be shown again.
+
+        Raises:
+            InputError: If the name is empty or too long.
         """
+        if not 1 <= len(name.strip()) <= MAX_NAME:
+            raise InputError(f"Name a key in 1 to {MAX_NAME} characters.", param="name")
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         now = time.time()
         row = ApiKey(

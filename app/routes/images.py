@@ -92,6 +92,7 @@ async def generate_images(
     return await _answer(asked, request, service)
 
 
+@router.head("/content/{name}", include_in_schema=False)
 @router.get(
     "/content/{name}",
     summary="Fetch a picture by its link",

@@ -1,7 +1,9 @@
 """From a torch module to OpenVINO's graph, whole numbers put where they stand for weights."""
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,8 +40,7 @@ def to_graph(
         UnsupportedError: If a layer that has codes is not found in the graph.
     """
     openvino = load_openvino()
-    with torch.inference_mode(mode=False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of every Python number that tracing freezes
+    with torch.inference_mode(mode=False), torch.no_grad(), _without_warnings():
         traced = torch.jit.trace(module, tuple(example), check_trace=False, strict=False)
         graph = openvino.convert_model(traced, example_input=tuple(example))
     graph.reshape(
@@ -58,6 +59,21 @@ def to_graph(
             user.replace_source_output(whole)
     graph.validate_nodes_and_infer_types()
     return graph
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    # torch warns of every Python number that tracing freezes, transformers of losses, since
+    # tracing touches every property of a module
+    library = logging.getLogger("transformers")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        library.setLevel(level)
 
 
 def in_eight_bits(weight: Float[Tensor, "o i"]) -> IntegerWeights:

@@ -28,8 +28,8 @@ def test_the_fastest_device_that_is_there_is_chosen(monkeypatch, has_cuda, has_m
     assert devices.best_device().type == expected
 
 
-def test_fp32_leaves_products_in_float32():
-    with devices.autocast(CPU, "fp32"):
+def test_no_precision_leaves_products_in_float32():
+    with devices.autocast(CPU, "no"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
@@ -40,8 +40,17 @@ def test_bf16_computes_products_in_bfloat16_and_leaves_weights_alone():
     assert layer.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize(("in_hardware", "precision"), [(True, "bf16"), (False, "no")])
+def test_auto_takes_bf16_only_where_the_processor_multiplies_it(
+    monkeypatch, in_hardware, precision
+):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: in_hardware)
+    assert devices.training_precision("auto", CPU) == precision
+    assert devices.training_precision("bf16", CPU) == "bf16"
+
+
 def test_unknown_precision_is_refused_with_the_known_ones():
-    with pytest.raises(UnknownNameError, match="Known: bf16, fp32") as caught:
+    with pytest.raises(UnknownNameError, match="Known: auto, bf16, no") as caught:
         devices.autocast(CPU, "fp16")
     assert caught.value.param == "precision"
 
@@ -49,7 +58,7 @@ def test_unknown_precision_is_refused_with_the_known_ones():
 def test_a_gpu_without_bfloat16_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P4")
-    with pytest.raises(UnsupportedError, match="Tesla P4 has no bfloat16: use precision fp32"):
+    with pytest.raises(UnsupportedError, match="Tesla P4 has no bfloat16: use precision=no"):
         devices.autocast(torch.device("cuda"), "bf16")
 
 

@@ -119,6 +119,9 @@ def test_a_link_gives_the_same_file_as_base64_and_no_other(client: OpenAI) -> No
     assert fetched.content == base64.b64decode(inline.b64_json)
     assert fetched.headers["content-type"] == "image/png"
     assert "max-age" in fetched.headers["cache-control"]
+    head = httpx2.head(linked.url)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(fetched.content))
     path, _, signature = linked.url.partition("?signature=")
     for url in (path, f"{path}?signature={signature[:-1]}", f"{path}0?signature={signature}"):
         refused = httpx2.get(url)

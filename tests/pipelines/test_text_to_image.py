@@ -194,6 +194,20 @@ def test_one_bad_spec_stops_the_request_before_any_work(model: TextToImage) -> N
     assert seen == []
 
 
+@pytest.mark.parametrize(("in_hardware", "num_warnings"), [(True, 0), (False, 1)])
+def test_emulated_bfloat16_is_said(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    in_hardware: bool,
+    num_warnings: int,
+) -> None:
+    monkeypatch.setattr("pipelines.components.multiplies_bfloat16", lambda _device: in_hardware)
+    TextToImage.load(folder, device="cpu", dtype="bfloat16")
+    assert caplog.text.count("float32 is faster") == num_warnings
+
+
 def test_bfloat16_is_finite_and_near_float32(folder: Path, model: TextToImage) -> None:
     half = TextToImage.load(folder, device="cpu", dtype="bfloat16").generate([SPEC])[0]
     assert abs(pixels(half) - pixels(model.generate([SPEC])[0])).mean() < 6

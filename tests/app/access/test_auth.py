@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from app.access.auth import KeyLimits, KeyRing, bearer_token, is_guarded
 from app.errors import AuthenticationError
 from app.storage.database import Database
-from core.errors import UnknownNameError
+from core.errors import InputError, UnknownNameError
 
 
 @pytest.fixture
@@ -38,6 +38,13 @@ def test_a_key_works_until_it_is_revoked(keys: KeyRing) -> None:
     assert row.revoked_at is not None
     keys.revoke(token)
     assert keys.listed()[0].revoked_at == row.revoked_at
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201])
+def test_a_key_has_a_name(keys: KeyRing, name: str) -> None:
+    with pytest.raises(InputError, match="1 to 200 characters"):
+        keys.create(name, KeyLimits())
+    assert keys.listed() == []
 
 
 def test_a_key_can_expire(keys: KeyRing) -> None:
