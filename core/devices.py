@@ -38,7 +38,20 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu":
+        return False
+    return any(has and "bf16" in name for name, has in torch.cpu.get_capabilities().items())
+
+
+def byte_product_bits() -> int:
+    """Return how many bits a signed factor of a byte product may have on this processor: 8 or 7.
+
+    x86 without VNNI adds pairs of such products in 16 bits, where two large ones overflow in
+    silence: 255 * 127 * 2 does not fit, 255 * 64 * 2 does.
+    """
+    has = torch.cpu.get_capabilities()
+    is_safe = any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return 7 if has.get("architecture") == "x86_64" and not is_safe else 8
 
 
 def training_precision(asked: str, device: torch.device) -> Precision:

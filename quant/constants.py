@@ -13,8 +13,7 @@ CONTAINERS = (2, 4, MAX_BITS)
 """Bits that engines keep codes in."""
 
 
-_SIGNED_BITS = MAX_BITS - 1
-_MIDDLE = 2**_SIGNED_BITS
+_MIDDLE = 2 ** (MAX_BITS - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,18 +42,19 @@ class IntegerWeights:
         return (self.codes.float() - zero) * self.scale
 
 
-def integer_weights(layer: PackedLayer, *, signed: bool = False) -> IntegerWeights | None:
+def integer_weights(layer: PackedLayer, *, signed_bits: int | None = None) -> IntegerWeights | None:
     """Return the smoothed weight of a packed layer in whole numbers, without any rounding.
 
     Zero points lie on fractions of a code, so whole ones leave a rest.
 
     Args:
         layer: The layer; its float branch and smoothing are not part of the result.
-        signed: Take eight signed bits for every code, as products of whole numbers want them,
-            instead of the fewest bits that hold them.
+        signed_bits: Take so many signed bits for every code, 7 or 8, as products of whole numbers
+            want them; None takes the fewest unsigned ones that hold them.
 
     Returns:
-        The weights; None for a layer whose rows have several scales.
+        The weights; None for a layer whose rows have several scales, or codes of more bits than
+        that.
     """
     if layer.scale.shape[1] > 1:
         return None
@@ -62,13 +62,17 @@ def integer_weights(layer: PackedLayer, *, signed: bool = False) -> IntegerWeigh
     widths = torch.cat(
         [torch.full((count, 1), bits) for bits, count in layer.form.widths.items()]
     ).to(codes.device)
-    bits = MAX_BITS if signed else _container(int(widths.max()), codes.numel())
+    widest = int(widths.max())
+    bits, room = _container(widest, codes.numel()), MAX_BITS
+    if signed_bits is not None:
+        bits, room = MAX_BITS, signed_bits - 1  # differences need one bit more than codes
+        if widest > room and signed_bits < MAX_BITS:
+            return None
     if bits == MAX_BITS:  # there is room for most of the fraction, or for all of it
-        room = _SIGNED_BITS if signed else MAX_BITS
         grow = 2 ** (room - widths).clamp(min=0)
         codes, zero, scale = (codes * grow).to(torch.uint8), zero * grow, scale / grow
     whole = zero.round().clamp(max=2**bits - 1)
-    if signed:  # differences of eight bits need nine, those of fewer do not
+    if signed_bits is not None:  # differences of eight bits need nine
         whole = torch.where(widths == MAX_BITS, _MIDDLE, whole)
         codes = (codes.short() - whole.short()).to(torch.int8)
     rest = ((whole - zero) * scale)[:, 0]
@@ -78,7 +82,7 @@ def integer_weights(layer: PackedLayer, *, signed: bool = False) -> IntegerWeigh
     return IntegerWeights(
         bits=bits,
         codes=codes,
-        zero=None if signed else whole.to(torch.uint8),
+        zero=whole.to(torch.uint8) if signed_bits is None else None,
         scale=scale,
         rest=rest if bool(rest.any()) else None,
     )

@@ -32,8 +32,8 @@ class RowTransformer(nn.Module):
     Args:
         network: Taken as it is, and copied but for its weights.
         latent_factor: Pixels along an edge for one latent cell.
-        multiplies_codes: Multiply low-bit weights and their inputs as whole numbers, instead of
-            keeping the weights in as few bits as they fit in.
+        code_bits: Signed bits in which low-bit weights and their inputs are multiplied as whole
+            numbers, 7 or 8; None keeps the weights in as few bits as they fit in.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RowTransformer(nn.Module):
         network: PixArtTransformer2DModel,
         latent_factor: int,
         *,
-        multiplies_codes: bool = False,
+        code_bits: int | None = None,
     ) -> None:
         super().__init__()
         self.network = _shared_copy(network)
@@ -52,7 +52,7 @@ class RowTransformer(nn.Module):
         self._loudness: Tensor | None = None
         self._clock = Clock()
         for name, layer in packed_layers(self.network).items():
-            plain, codes = plain_layer(layer, self._clock, multiplies_codes=multiplies_codes)
+            plain, codes = plain_layer(layer, self._clock, code_bits=code_bits)
             self.network.set_submodule(name, plain)
             if codes is not None:
                 self.codes[f"network.{name}"] = codes

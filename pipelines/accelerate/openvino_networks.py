@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from core.devices import usable_cores
+from core.devices import byte_product_bits, usable_cores
 from core.errors import UnsupportedError
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.graphs import RowDecoder, RowEncoder, RowTransformer, row_words
@@ -36,8 +36,6 @@ and weights are held once for each number of lanes."""
 
 BFLOAT16 = "BF16"
 """What OpenVINO calls a processor's ability to multiply bfloat16."""
-
-ALL = slice(None)
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +116,7 @@ class OpenvinoNetworks(Networks):
         self._num_lanes = self._threads if num_parameters <= SMALL_NETWORK else 1
         # Threads share the sums of a norm over a whole picture, in an order of their own.
         self._norms_pictures = any(isinstance(m, nn.GroupNorm) for m in parts.vae.modules())
+        self._code_bits = byte_product_bits() if rounding.codes else None
         self._inputs_rounded = self._find_inputs_rounded()
         self._ready: dict[tuple[object, ...], CompiledNetwork] = {}
         self._refused: dict[tuple[object, ...], str] = {}
@@ -149,7 +148,7 @@ class OpenvinoNetworks(Networks):
             self.execution.fall_back(
                 "form", "another mixture than weighted attention was asked for"
             )
-            return plain(ALL)
+            return _in_turn(plain, len(latents))
         height, width = latents.shape[-2:]
         task = _Task(
             name="transformer",
@@ -180,7 +179,7 @@ class OpenvinoNetworks(Networks):
 
         if self._parts.vae.use_tiling:
             self.execution.fall_back("tiles", "pictures are decoded piece by piece to save memory")
-            return plain(ALL)
+            return _in_turn(plain, len(latents))
         height, width = latents.shape[-2:]
         task = _Task(
             name="vae",
@@ -203,7 +202,7 @@ class OpenvinoNetworks(Networks):
                 self._ready.pop(task.key, None)
                 self._refused[task.key] = why
         self.execution.fall_back(task.name, why)
-        return plain(ALL)
+        return _in_turn(plain, len(rows))
 
     def _computed(
         self, task: _Task, rows: Sequence[Sequence[Tensor]], plain: Callable[[slice], Tensor]
@@ -238,6 +237,7 @@ class OpenvinoNetworks(Networks):
             "network": task.name,
             "size": task.size,
             "rounding": asdict(self._rounding),
+            "code_bits": self._code_bits,
             "settings": settings,
             **machine_key(),
         }
@@ -254,7 +254,7 @@ class OpenvinoNetworks(Networks):
 
     def _make_transformer(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
         network = self._parts.transformer
-        row = RowTransformer(network, self._factor, multiplies_codes=self._rounding.codes)
+        row = RowTransformer(network, self._factor, code_bits=self._code_bits)
         channels, words = network.config["in_channels"], self._word_width()
         num_tokens = height * width // network.config["patch_size"] ** 2
         num_layers, num_texts, num_words = len(network.transformer_blocks), 2, 3
@@ -303,6 +303,11 @@ class OpenvinoNetworks(Networks):
         width = self._parts.transformer.inner_dim
         group = max(n for n in range(1, LARGEST_GROUP + 1) if width % n == 0)
         return (("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group)),)
+
+
+def _in_turn(plain: Callable[[slice], Tensor], num_rows: int) -> Tensor:
+    # one at a time, as plain torch does on the CPU: a picture does not depend on its company
+    return torch.cat([plain(slice(place, place + 1)) for place in range(num_rows)])
 
 
 def _rounded_weights(row: RowTransformer) -> dict[str, IntegerWeights]:

@@ -65,14 +65,15 @@ class Clock:
 
 
 def plain_layer(
-    layer: PackedLayer, clock: Clock, *, multiplies_codes: bool
+    layer: PackedLayer, clock: Clock, *, code_bits: int | None
 ) -> tuple[nn.Module, IntegerWeights | None]:
     """Return what a packed layer computes, in plain operations.
 
     Args:
         layer: The packed layer.
         clock: Tells its input ranges.
-        multiplies_codes: Multiply whole numbers where inputs have stored ranges.
+        code_bits: Signed bits in which codes are multiplied with those of stored input ranges;
+            None never multiplies codes.
 
     Returns:
         The module, and its weight in whole numbers where it has one.
@@ -80,9 +81,11 @@ def plain_layer(
     if isinstance(layer, PackedConv2d):
         return _PlainConvolution(layer), None
     assert isinstance(layer, PackedLinear)
-    codes = integer_weights(layer, signed=multiplies_codes)
-    if multiplies_codes and codes is not None and layer.form.num_ranges:
-        return _CodeProduct(layer, codes, clock), codes
+    if code_bits is not None and layer.form.num_ranges:
+        signed = integer_weights(layer, signed_bits=code_bits)
+        if signed is not None:
+            return _CodeProduct(layer, signed, clock), signed
+    codes = integer_weights(layer, signed_bits=code_bits and MAX_BITS)
     return _FloatProduct(layer, codes, clock), codes
 
 

@@ -44,9 +44,23 @@ def test_bf16_computes_products_in_bfloat16_and_leaves_weights_alone():
 def test_auto_takes_bf16_only_where_the_processor_multiplies_it(
     monkeypatch, in_hardware, precision
 ):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: in_hardware)
+    abilities = {"avx512_f": True, "avx512_bf16": in_hardware}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
     assert devices.training_precision("auto", CPU) == precision
     assert devices.training_precision("bf16", CPU) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("abilities", "bits"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_vnni": False}, 7),
+        ({"architecture": "x86_64", "avx2": True, "avx_vnni": True}, 8),
+        ({"architecture": "aarch64"}, 8),
+    ],
+)
+def test_byte_products_are_narrower_where_their_sums_would_overflow(monkeypatch, abilities, bits):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    assert devices.byte_product_bits() == bits
 
 
 def test_unknown_precision_is_refused_with_the_known_ones():

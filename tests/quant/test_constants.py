@@ -38,15 +38,20 @@ def layer(
     return packed
 
 
-@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("signed_bits", [None, 7, 8])
 @pytest.mark.parametrize("widths", MIXES, ids=str)
-def test_codes_zeros_and_rests_are_the_weight(widths: dict[int, int], *, signed: bool) -> None:
+def test_codes_zeros_and_rests_are_the_weight(
+    widths: dict[int, int], signed_bits: int | None
+) -> None:
     packed = layer(widths)
-    found = integer_weights(packed, signed=signed)
+    found = integer_weights(packed, signed_bits=signed_bits)
+    if signed_bits == 7 and max(widths) > 6:
+        assert found is None
+        return
     assert found is not None
     rest = torch.zeros(1) if found.rest is None else found.rest[:, None]
     torch.testing.assert_close(found.weight + rest, packed.weight, rtol=1e-6, atol=1e-7)
-    assert (found.zero is None) == signed
+    assert (found.zero is None) == (signed_bits is not None)
     if found.zero is not None:
         assert int(found.codes.max()) < 2**found.bits
         assert int(found.zero.max()) < 2**found.bits
@@ -62,10 +67,17 @@ def test_codes_take_as_few_bits_as_engines_know() -> None:
 
 def test_signed_codes_are_bytes_that_engines_multiply() -> None:
     for widths in MIXES:
-        found = integer_weights(layer(widths), signed=True)
+        found = integer_weights(layer(widths), signed_bits=8)
         assert found is not None
         assert (found.bits, found.codes.dtype) == (8, torch.int8)
         assert (found.rest is None) == (8 not in widths)  # a difference of eight bits needs nine
+
+
+def test_codes_of_seven_bits_do_not_overflow_sums_of_two_products() -> None:
+    for widths in MIXES:
+        found = integer_weights(layer(widths), signed_bits=7)
+        if found is not None:
+            assert 2 * 255 * int(found.codes.short().abs().max()) < 2**15
 
 
 def test_whole_zero_points_leave_no_rest() -> None:
