@@ -13,6 +13,7 @@ from core.errors import InputError
 if TYPE_CHECKING:
     from evaluation.intervals import Rate
     from evaluation.regional import Method, Outcome
+    from evaluation.regional_probe import Window
     from pipelines.spec import GenerationSpec
     from pipelines.text_to_image import TextToImage
 
@@ -84,7 +85,9 @@ def regional(
         merge_into(output, figures)
 
 
-NumPairs = Annotated[int, typer.Option(min=1, help="Pairs of prompts per factor.")]
+NumPairs = Annotated[
+    int, typer.Option(min=0, help="Pairs of prompts per factor; 0 draws no curves anew.")
+]
 NumItems = Annotated[int, typer.Option(min=1, help="Scenes that the choice is made on.")]
 Details = Annotated[
     Path, typer.Option(help="JSON file for the curves; a PNG is written beside it.")
@@ -124,7 +127,10 @@ def probe(
     painter, sprites = TextToImage.load(model, variant=variant), SpriteSheet()
     judge, bare = SceneJudge(sprites), bare_spec(painter, steps, guidance)
     pairs = [pair for factor in FACTORS for pair in pairs_of(factor, num_pairs)]
-    curves = control_curves(painter, judge, pairs, bare, num_layers=painter.info.num_layers)
+    if pairs:
+        curves = control_curves(painter, judge, pairs, bare, num_layers=painter.info.num_layers)
+        draw_curves(curves, details.with_suffix(".png"))
+        merge_into(details, {"curves": _curve_records(curves)})
     items = regional_items(num_items, num_objects=2, first_seed=0, sheet=sprites)
     chosen, rates = choose_defaults(painter, judge, items, bare)
     record = {
@@ -132,17 +138,8 @@ def probe(
         "depth_preset": chosen and chosen[0],
         "region_window": chosen and chosen[1],
         "presets": {name: rate_record(rate) for name, rate in rates.items()},
-        "curves": {
-            factor: [
-                asdict(window)
-                | {"window_words": rate_record(second), "other_words": rate_record(first)}
-                for window, (second, first) in by_window.items()
-            ]
-            for factor, by_window in curves.items()
-        },
     }
     merge_into(details, record)
-    draw_curves(curves, details.with_suffix(".png"))
     if chosen is None:
         typer.echo("No preset beats the plain prompt by more than chance: nothing is chosen.")
     if output is not None:
@@ -150,6 +147,19 @@ def probe(
         merge_into(output, figures)
     if store and chosen is not None:
         store_defaults(Path(model), chosen[0], chosen[1])
+
+
+def _curve_records(
+    curves: "Mapping[str, Mapping[Window, tuple[Rate, Rate]]]",
+) -> dict[str, list[dict[str, object]]]:
+    return {
+        factor: [
+            asdict(window)
+            | {"window_words": rate_record(second), "other_words": rate_record(first)}
+            for window, (second, first) in by_window.items()
+        ]
+        for factor, by_window in curves.items()
+    }
 
 
 def summary(

@@ -85,7 +85,7 @@ Planner = Annotated[str, typer.Option(help="Plan the prompt first: grammar (offl
 Depth = Annotated[
     str | None,
     typer.Option(
-        help="What layers hear: progressive, release, flat, reversed, or a JSON list.",
+        help="What layers hear: flat, layout-first, progressive, release, reversed, or JSON.",
         show_default="the model's",
     ),
 ]

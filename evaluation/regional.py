@@ -96,7 +96,7 @@ def methods_of(
         "first_layers": Method(painter=ours, ask=planned("release")),
         "even_layers": Method(painter=ours, ask=planned(even)),
     }
-    presets = ("flat", "progressive", "reversed")
+    presets = ("flat", "progressive", "reversed", "layout-first")
     return others | {
         name: Method(painter=ours, ask=planned(name), is_ours=True) for name in presets
     }

@@ -22,9 +22,9 @@ class LatentMixer:
         model: The model; its own regional attention is not used.
 
     Source:
-        Bar-Tal et al. 2023, "MultiDiffusion", equation 5, with regions as masks and the prompt
-        where none is. Differs: predictions are mixed, which for a solver that is linear in them
-        is mixing its steps; no random backgrounds in the first steps.
+        Bar-Tal et al. 2023, "MultiDiffusion", equation 5, with regions as masks and the ground
+        (or else the prompt) where none is. Differs: predictions are mixed, which for a solver that
+        is linear in them is mixing its steps; no random backgrounds in the first steps.
     """
 
     def __init__(self, model: TextToImage) -> None:
@@ -67,7 +67,8 @@ class LatentMixer:
             A function from latents, timestep and progress to the mixed prediction.
         """
         model, plain = self._painter.model, _without_regions(spec)
-        texts = [spec.prompt, *(region.words("both") for region in spec.regions)]
+        behind = spec.ground or spec.prompt
+        texts = [behind, *(region.words("both") for region in spec.regions)]
         heard = [model.prepare(replace(plain, prompt=text)) for text in texts]
         factor = model.info.latent_factor
         weights = token_weights(

@@ -10,7 +10,6 @@ from scenes.captions import (
     BACKGROUND_WORDINGS,
     PLACE_WORDINGS,
     STYLE_WORDINGS,
-    caption,
     region_phrase,
 )
 from scenes.compose import Scene, SceneObject, sample_scene
@@ -114,7 +113,8 @@ def _item(seed: int, scene: Scene) -> RegionalItem:
     )
     plan = ScenePlan(
         prompt=prompt,
-        content=caption(scene, "high", numpy_generator(seed, "content")),
+        content=f"{', '.join(things[:-1])} and {things[-1]}",
+        background=BACKGROUND_WORDINGS[scene.background][0],
         objects=objects,
         style=STYLE_WORDINGS[scene.style][0],
     )

@@ -18,7 +18,7 @@ from evaluation.model import Painter
 from evaluation.predicates import relations
 from evaluation.regional import Method, compare, table
 from evaluation.regional_items import RegionalItem
-from pipelines.depth import LayerRule
+from pipelines.depth import PRESETS, LayerRule
 from pipelines.from_plan import with_plan
 from pipelines.region_spec import Region
 from pipelines.spec import GenerationSpec
@@ -29,7 +29,6 @@ from scenes.vocabulary import BACKGROUNDS, COLORS, NOUNS, STYLES
 Shows = Callable[[Reading, str], bool]
 """Whether a reading shows a value of a factor."""
 
-PRESETS = ("flat", "progressive", "reversed", "release")
 WINDOWS = ((0.0, 1.0), (0.0, 0.5))
 FACTORS = ("object", "count", "position", "color", "style", "background")
 

@@ -94,7 +94,7 @@ def _check_regional(
         )
     if not 0 <= spec.base_share <= 1:
         raise InputError(f"base_share is {spec.base_share}: 0..1.", param="base_share")
-    for name in ("prompt_high", "prompt_low"):
+    for name in ("prompt_high", "prompt_low", "ground"):
         _check_text(getattr(spec, name), name, model, count_tokens)
     for place, region in enumerate(spec.regions):
         path = f"regions[{place}]"

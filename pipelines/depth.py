@@ -14,10 +14,11 @@ Scope = Literal["regional", "global", "both"]
 def depth_map(preset: str, num_layers: int) -> tuple["LayerRule", ...]:
     """Spread a preset over the layers of a model, shallow ones first.
 
-    The shallow part is the first 21 of 40 layers, in proportion. "progressive" lets it hear
-    low-level words in their regions, and the deep part high-level words in their regions and of
-    the whole; "reversed" swaps the two rules and is the control; "release" lets the shallow part
-    hear regions and the deep part the whole; "flat" lets every layer hear regions.
+    "progressive" lets the shallow part hear low-level words in their regions, and the deep part
+    high-level words in their regions and of the whole; "reversed" swaps the two rules and is the
+    control; "release" lets the shallow part hear regions and the deep part the whole; in these
+    the first 21 of 40 layers are the shallow part, in proportion. "layout-first" lets the first
+    quarter hear the whole, and all others regions; "flat" lets every layer hear regions.
 
     Args:
         preset: One of PRESETS.
@@ -31,15 +32,15 @@ def depth_map(preset: str, num_layers: int) -> tuple["LayerRule", ...]:
         InputError: If there are no layers.
 
     Source: Xiong et al. 2025, "Enhancing Image Generation Fidelity via Progressive Prompts", and
-        for the split the default of the code released with it.
+        for the split the default of the code released with it. "flat" and "layout-first" are ours.
     """
     if preset not in PRESETS:
         raise UnknownNameError("depth preset", preset, PRESETS, param="depth")
     if num_layers < 1:
         raise InputError(f"num_layers is {num_layers}: at least 1.", param="num_layers")
-    shallow, deep = PRESETS[preset]
-    num_shallow = max(1, round(num_layers * SHALLOW_SHARE))
-    return (shallow,) * num_shallow + (deep,) * (num_layers - num_shallow)
+    chosen = PRESETS[preset]
+    num_shallow = max(1, round(num_layers * chosen.shallow_share))
+    return (chosen.shallow,) * num_shallow + (chosen.deep,) * (num_layers - num_shallow)
 
 
 def layer_rules(depth: "DepthMap", num_layers: int) -> tuple["LayerRule", ...]:
@@ -76,17 +77,33 @@ class LayerRule:
 DepthMap = str | tuple[LayerRule, ...]
 """A preset's name, or one rule per layer."""
 
-SHALLOW_SHARE = Fraction(21, 40)
-
 _LOOKS = LayerRule(level="low", scope="regional")
 _CONTENT = LayerRule(level="high", scope="both")
 _REGIONS = LayerRule(level="both", scope="regional")
+_WHOLE = LayerRule(level="both", scope="global")
 
-PRESETS: dict[str, tuple[LayerRule, LayerRule]] = {
-    "progressive": (_LOOKS, _CONTENT),
-    "release": (_REGIONS, LayerRule(level="both", scope="global")),
-    "flat": (_REGIONS, _REGIONS),
-    "reversed": (_CONTENT, _LOOKS),
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One rule for the shallow layers and one for the deep ones.
+
+    Attributes:
+        shallow: The rule of the first layers.
+        deep: The rule of all others.
+        shallow_share: How many of the layers are the first ones; at least one layer is.
+    """
+
+    shallow: LayerRule
+    deep: LayerRule
+    shallow_share: Fraction = Fraction(21, 40)
+
+
+PRESETS: dict[str, Preset] = {
+    "progressive": Preset(_LOOKS, _CONTENT),
+    "release": Preset(_REGIONS, _WHOLE),
+    "flat": Preset(_REGIONS, _REGIONS),
+    "reversed": Preset(_CONTENT, _LOOKS),
+    "layout-first": Preset(_WHOLE, _REGIONS, Fraction(1, 4)),
 }
 
 

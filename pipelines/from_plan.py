@@ -13,10 +13,12 @@ from pipelines.spec_record import decode_mask
 def with_plan(spec: GenerationSpec, plan: ScenePlan, *, param: str = "plan") -> GenerationSpec:
     """Let a picture be painted by a plan.
 
-    Every object becomes a region. The whole picture hears the prompt, at the high level content
-    and background, at the low level style and details. A plan of one region that covers the whole
-    picture says nothing about places: it changes no word. What the plan keeps away from is taken
-    where the specification names nothing and guidance is on.
+    Every object becomes a region, and the background (or style and details alone) what is heard
+    between them. The whole picture hears the prompt, at the high level content and background, at
+    the low level style and details.
+    A plan of one region that covers the whole picture says nothing about places: it changes no
+    word. What the plan keeps away from is taken where the specification names nothing and guidance
+    is on.
 
     Args:
         spec: The picture without regions.
@@ -34,6 +36,7 @@ def with_plan(spec: GenerationSpec, plan: ScenePlan, *, param: str = "plan") -> 
         spec = replace(spec, negative_prompt=plan.negative)
     if plan.is_one_region:
         return replace(spec, plan=plan.to_json())
+    look = ", ".join(filter(None, (plan.style, plan.details)))
     regions = tuple(
         _region(thing, (spec.width, spec.height), f"{param}.objects[{place}]")
         for place, thing in enumerate(plan.objects)
@@ -42,7 +45,8 @@ def with_plan(spec: GenerationSpec, plan: ScenePlan, *, param: str = "plan") -> 
         spec,
         regions=regions,
         prompt_high=", ".join(filter(None, (plan.content or plan.topic, plan.background))),
-        prompt_low=", ".join(filter(None, (plan.style, plan.details))),
+        prompt_low=look,
+        ground=plan.background or look,
         plan=plan.to_json(),
     )
 
@@ -64,7 +68,11 @@ def check_planned(
         check(spec)
     except InputError as error:
         at_fault = error.param or ""
-        ours = {"prompt_high": f"{param}.content", "prompt_low": f"{param}.style"}
+        ours = {
+            "prompt_high": f"{param}.content",
+            "prompt_low": f"{param}.style",
+            "ground": f"{param}.background",
+        }
         named = ours.get(at_fault, at_fault.replace("regions[", f"{param}.objects[", 1))
         if not spec.plan or named == at_fault:
             raise

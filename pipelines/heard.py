@@ -1,5 +1,6 @@
 """What a picture hears: encoded and weighed once, before its first step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -10,7 +11,7 @@ from pipelines.attention import RegionalRow, RowTexts
 from pipelines.components import Components
 from pipelines.conditioning import PromptEncoder
 from pipelines.depth import Level, layer_rules
-from pipelines.region_spec import joined_negative
+from pipelines.region_spec import Region, joined_negative
 from pipelines.regional_forms import Form, MixerMaker
 from pipelines.regions import token_weights
 from pipelines.spec import GenerationSpec
@@ -75,23 +76,26 @@ class Listener:
             "high": spec.prompt_high.strip() or spec.prompt,
             "low": spec.prompt_low.strip() or spec.prompt,
         }
+        regions = _with_ground(spec)
         texts = {
-            level: [base, *(region.words(level) for region in spec.regions)]
+            level: [base, *(region.words(level) for region in regions)]
             for level, base in whole.items()
         }
-        return self._row(spec, texts)
+        return self._row(spec, regions, texts)
 
     def _without_regions(self, spec: GenerationSpec) -> RegionalRow:
-        whole = spec.negative_prompt
-        negatives = [joined_negative(whole, region.negative) for region in spec.regions]
+        whole, regions = spec.negative_prompt, _with_ground(spec)
+        negatives = [joined_negative(whole, region.negative) for region in regions]
         levels: tuple[Level, ...] = ("both", "high", "low")
-        return self._row(spec, {level: [whole, *negatives] for level in levels})
+        return self._row(spec, regions, {level: [whole, *negatives] for level in levels})
 
-    def _row(self, spec: GenerationSpec, texts: dict[Level, list[str]]) -> RegionalRow:
+    def _row(
+        self, spec: GenerationSpec, regions: Sequence[Region], texts: dict[Level, list[str]]
+    ) -> RegionalRow:
         # The encoder forgets; here equal texts are one tensor, so that they are asked for once.
         encoded = {text: self._words.encode(text) for spoken in texts.values() for text in spoken}
         weights = token_weights(
-            spec.regions,
+            regions,
             width=spec.width,
             height=spec.height,
             token_px=self._token_px,
@@ -106,6 +110,16 @@ class Listener:
             layer_rules(spec.depth, len(self._transformer.transformer_blocks)),
             form=self._form,
         )
+
+
+def _with_ground(spec: GenerationSpec) -> tuple[Region, ...]:
+    """Return the regions, and behind all of them what is heard where none is."""
+    if not spec.ground.strip():
+        return spec.regions
+    lowest = min(region.z for region in spec.regions)
+    look = "" if spec.prompt_low == spec.ground else spec.prompt_low
+    behind = Region(high=spec.ground, low=look, box=(0.0, 0.0, 1.0, 1.0), z=lowest - 1)
+    return (behind, *spec.regions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)

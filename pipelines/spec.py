@@ -31,6 +31,8 @@ class GenerationSpec:
             the prompt. This and all that follows act only with regions.
         prompt_low: How the whole picture looks, for layers that hear low-level words; empty takes
             the prompt.
+        ground: What every place that no region covers hears where regions are heard ("on a sandy
+            beach"); empty takes the prompt, which may paint its things there once more.
         depth: Which words each layer hears: a preset of `pipelines.depth`, or one rule per layer.
         region_window: Regions act from the first of these shares of the steps until before the
             second; outside, every place hears the prompt.
@@ -51,6 +53,7 @@ class GenerationSpec:
     regions: tuple[Region, ...] = ()
     prompt_high: str = ""
     prompt_low: str = ""
+    ground: str = ""
     depth: DepthMap = "flat"
     region_window: tuple[float, float] = (0.0, 1.0)
     base_share: float = 0.0

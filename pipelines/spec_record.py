@@ -139,6 +139,7 @@ _RARE = (
     "regions",
     "prompt_high",
     "prompt_low",
+    "ground",
     "depth",
     "region_window",
     "base_share",

@@ -111,6 +111,11 @@ class RegionalFields(BaseModel):
     base_ratio: _Share | None = Field(
         None, description="How much of a region still hears the prompt; by default the model's."
     )
+    ground: _Text | None = Field(
+        None,
+        description='What is heard where no region is ("on a sandy beach"); by default the plan\'s '
+        "background, else the prompt.",
+    )
 
 
 def with_regions(
@@ -143,10 +148,12 @@ def with_regions(
         base_share=defaults.base_share if body.base_ratio is None else body.base_ratio,
     )
     if body.plan is not None:
-        return with_plan(placed, parse_plan(body.plan))
+        planned = with_plan(placed, parse_plan(body.plan))
+        return planned if body.ground is None else replace(planned, ground=body.ground)
     size = (spec.width, spec.height)
     return replace(
         placed,
+        ground=body.ground or "",
         regions=tuple(
             _region(region, size, f"regions[{place}]")
             for place, region in enumerate(body.regions or ())
@@ -160,13 +167,13 @@ def texts_of(spec: GenerationSpec) -> tuple[str, ...]:
     Args:
         spec: The picture.
     """
-    whole = (spec.prompt, spec.negative_prompt)
+    whole = (spec.prompt, spec.negative_prompt, spec.ground)
     own = (text for region in spec.regions for text in (region.words("both"), region.negative))
     return tuple(filter(None, (*whole, *own)))
 
 
 def _refuse_idle(body: RegionalFields) -> None:
-    for name in ("depth", "region_window", "base_ratio"):
+    for name in ("depth", "region_window", "base_ratio", "ground"):
         if getattr(body, name) is not None and body.planner in {None, NO_PLANNER}:
             raise InputError(
                 f"{name} acts on regions alone: send plan, regions or planner with it.", param=name

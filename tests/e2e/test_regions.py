@@ -90,6 +90,7 @@ def test_regions_masks_and_depth_maps_are_honoured(client: OpenAI) -> None:
         {"regions": TWO, "depth": "reversed"},
         {"regions": TWO, "region_window": [0.0, 0.5]},
         {"regions": TWO, "base_ratio": 0.5},
+        {"regions": TWO[:1], "ground": "at night"},
         {},
     ]
     files = {png(paint(client, **extra)) for extra in asked}

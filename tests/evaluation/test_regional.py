@@ -129,7 +129,7 @@ def test_every_method_asks_for_what_it_is_called() -> None:
     assert asked["flat"].region_window == (0.0, 0.5)
     assert [rule.scope for rule in asked["even_layers"].depth] == ["regional", "global"] * 2
     assert {name for name, method in methods.items() if method.is_ours} == {
-        "flat", "progressive", "reversed",
+        "flat", "progressive", "reversed", "layout-first",
     }  # fmt: skip
 
 

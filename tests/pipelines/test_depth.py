@@ -15,6 +15,11 @@ def test_release_hears_regions_in_the_first_21_of_40_layers() -> None:
     assert scopes == ["regional"] * 21 + ["global"] * 19
 
 
+def test_layout_first_hears_the_whole_in_the_first_quarter() -> None:
+    scopes = [rule.scope for rule in depth_map("layout-first", 8)]
+    assert scopes == ["global"] * 2 + ["regional"] * 6
+
+
 def test_reversed_swaps_the_rules_of_progressive() -> None:
     there, back = depth_map("progressive", 12), depth_map("reversed", 12)
     assert (there[0], there[-1]) == (back[-1], back[0])

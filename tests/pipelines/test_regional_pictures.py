@@ -114,6 +114,17 @@ def test_pictures_at_different_steps_and_guidance_share_a_forward(model: TextToI
             torch.testing.assert_close(together[here], alone, atol=1e-5, rtol=1e-4)
 
 
+def test_the_ground_is_heard_behind_all_regions(model: TextToImage) -> None:
+    behind = Region(high="at night", low="watercolor", box=(0.0, 0.0, 1.0, 1.0), z=-5)
+    front = replace(TWO, regions=(FRONT,), prompt_low="watercolor")
+    for depth in PRESETS:
+        grounded = replace(front, depth=depth, ground="at night")
+        explicit = replace(front, depth=depth, regions=(behind, FRONT))
+        ours, same, without = paint(model, grounded, explicit, replace(front, depth=depth))
+        assert ours == same
+        assert ours != without
+
+
 def test_n_pictures_of_a_request_share_their_keys(model: TextToImage) -> None:
     assert model.prepare(TWO) is model.prepare(replace(TWO, seed=99))
     held = model.prepare(TWO)
@@ -128,6 +139,7 @@ def test_the_file_says_how_to_paint_it_again(model: TextToImage) -> None:
         region_window=(0.0, 0.5),
         base_share=0.25,
         prompt_high="a cat",
+        ground="at night",
         plan='{"prompt": "a cat"}',
     )
     result = model.generate([asked])[0]
@@ -162,6 +174,7 @@ BAD: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("region_window", {"region_window": (float("nan"), 1.0)}, "start <= end"),
     ("base_share", {"base_share": 1.5}, "0..1"),
     ("prompt_high", {"prompt_high": "cat " * 30}, "tokens"),
+    ("ground", {"ground": "cat " * 30}, "tokens"),
 )
 
 
