@@ -64,8 +64,8 @@ function listChoices(store) {
   if (model) {
     const variants = Object.entries(model.served);
     const label = ([name, card]) => `${name} (${card.steps} steps, ${card.bits} bits)`;
-    choices("variant", variants.map((entry) => [entry[0], label(entry)]), `as served: ${model.variant}`);
-    choices("size", model.sizes.map((size) => [size, size]), `as the model: ${model.sizes[0]}`);
+    choices("variant", variants.map((entry) => [entry[0], label(entry)]), `default: ${model.variant}`);
+    choices("size", model.sizes.map((size) => [size, size]), `default: ${model.sizes[0]}`);
     at("steps").max = model.max_steps;
     at("steps").placeholder = String(model.steps);
     at("guidance").placeholder = String(model.guidance);
@@ -73,8 +73,8 @@ function listChoices(store) {
   if (server) {
     const names = { grammar: "grammar", openai: "language model" };
     const planners = server.planners.map((name) => [name, names[name] ?? name]);
-    choices("planner", planners, "as the server has it");
-    choices("batch-planner", [["none", "none: sentences as they are"], ...planners], "as the server has it");
+    choices("planner", planners, "default");
+    choices("batch-planner", [["none", "none: sentences as they are"], ...planners], "default");
     at("base_ratio").placeholder = String(server.base_ratio);
     at("key-field").hidden = !server.needs_key;
     put(at("api-key"), apiKey.get());
