@@ -4,21 +4,26 @@
 
 Rounds are interleaved: in each, every case is timed once, in an order drawn anew, and compared
 with the plain prompt of the same round. The figure is the median over rounds. Processor time
-stands beside the wall clock, for on a busy machine the wall clock measures the neighbours.
+stands beside the wall clock, for on a busy machine the wall clock measures the neighbours. Whole
+pictures are painted by the backend that a server takes; single steps, and with them the forms of
+attention, by plain torch. Peak memory is that of a process that paints one kind of picture.
 """
 
 import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from core.devices import peak_bytes
 from core.progress import progress
 from core.seeding import numpy_generator
 from evaluation.record import merge
@@ -50,10 +55,12 @@ def main(
 ) -> None:
     """Time regions against the plain prompt."""
     torch.set_num_threads(threads)
-    painter = TextToImage.load(model)
-    by_step = overheads(step_cases(painter), num_rounds, label="Steps")
-    by_image = overheads(image_cases(painter, steps), num_images, label="Pictures")
-    figures = headline(by_image) | {f"step_{name}": value for name, value in by_step.items()}
+    in_torch, served = TextToImage.load(model), TextToImage.load(model, backend="auto")
+    by_step = overheads(step_cases(in_torch), num_rounds, label="Steps")
+    by_image = overheads(image_cases(served, steps), num_images, label="Pictures")
+    figures: dict[str, object] = {**headline(by_image)}
+    figures |= {f"step_{name}": value for name, value in by_step.items()}
+    figures |= {"regional_backend": served.networks.execution.backend, **peaks(model, steps)}
     merge(output, figures, module="benchmarks.bench_regional")
     print(json.dumps(figures, indent=1))
 
@@ -68,6 +75,32 @@ def headline(by_image: Mapping[str, float]) -> dict[str, float | None]:
     names |= {f"overhead_latent_r{n}": f"latent_planned_r{n}" for n in NUM_REGIONS}
     names |= {f"{ours}_cpu": f"{theirs}_cpu" for ours, theirs in names.items()}
     return {ours: by_image.get(theirs) for ours, theirs in names.items()}
+
+
+def peaks(model: str, steps: int) -> dict[str, float]:
+    """Return the most memory that a process holds that paints one kind of picture, twice.
+
+    Args:
+        model: Folder or hub name.
+        steps: Denoising steps.
+
+    Returns:
+        regional_peak_mb_plain, _r4 and _latent_r4, in 10^6 bytes.
+    """
+    found = {}
+    for name in ("plain", "auto_planned_r4", "latent_planned_r4"):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+            peak = alone.submit(_peak_of, model, name, steps).result()
+        short = name.replace("auto_planned_", "").replace("planned_", "")
+        found[f"regional_peak_mb_{short}"] = round(peak / 1e6, 1)
+    return found
+
+
+def _peak_of(model: str, name: str, steps: int) -> int:
+    case = image_cases(TextToImage.load(model, backend="auto"), steps)[name]
+    case()
+    case()
+    return peak_bytes()
 
 
 def overheads(cases: Mapping[str, Case], num_rounds: int, *, label: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ from benchmarks.bench_regional import (
     headline,
     image_cases,
     overheads,
+    peaks,
     planned,
     step_cases,
 )
@@ -43,6 +44,12 @@ def test_every_case_is_timed_against_plain(folder: Path) -> None:
     assert set(overheads(kept, 1, label="Steps")) == {
         "packed_hard_r4", "packed_hard_r4_cpu", "auto_planned_r8", "auto_planned_r8_cpu",
     }  # fmt: skip
+
+
+def test_peaks_are_those_of_processes_of_their_own(folder: Path) -> None:
+    found = peaks(str(folder), 1)
+    assert set(found) == {f"regional_peak_mb_{name}" for name in ("plain", "r4", "latent_r4")}
+    assert all(50 < value < 5000 for value in found.values())
 
 
 def test_what_was_not_timed_is_null() -> None:
