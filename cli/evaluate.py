@@ -1,6 +1,7 @@
 """`fewstroke evaluate`: measure the judge, then a model by the judge."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evaluation.intervals import Rate
+    from pipelines.spec import GenerationSpec
+    from pipelines.store import ModelInfo
     from scenes.readings import Judge
 
 app = typer.Typer(
@@ -66,6 +69,9 @@ def model(
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts per category.")] = 50,
     steps: Annotated[int | None, typer.Option(help="Steps; the variant's own if left out.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance; the variant's own.")] = None,
+    planned: Annotated[
+        bool, typer.Option("--planned", help="Let the grammar plan each prompt, paint by regions.")
+    ] = False,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of failures, PNG.")] = None,
     second_judge: Annotated[
         Path | None,
@@ -89,18 +95,20 @@ def model(
         num_prompts=num_prompts,
         num_steps=steps or painter.info.default_steps,
         guidance=guidance or painter.info.default_guidance,
+        place=partial(_by_plan, info=painter.info) if planned else None,
     )
     table = rates(judged)
     _show(f"{painter.info.name}, {painter.info.variant}", table)
     if sheet is not None:
         failure_sheet(judged, sheet)
-    figures: dict[str, object] = {name: rate.value for name, rate in table.items()}
+    prefix = "planned_" if planned else ""
+    figures: dict[str, object] = {f"{prefix}{name}": rate.value for name, rate in table.items()}
     if second is not None:
         from evaluation.second_judge import agreement
 
         agreed = agreement(judged, second)
         _show("A second judge", {"says the same": agreed})
-        figures["second_judge_agreement"] = agreed.value
+        figures[f"{prefix}second_judge_agreement"] = agreed.value
     if output is not None:
         made = painter.info.origin.get("metrics")
         if isinstance(made, Mapping):
@@ -190,6 +198,14 @@ def contact_sheet(
     ]
     Image.fromarray(np.concatenate(rows)).save(path)
     typer.echo(f"Wrote {path}")
+
+
+def _by_plan(spec: "GenerationSpec", info: "ModelInfo") -> "GenerationSpec":
+    from cli.scene import place
+    from llm_prompting.grammar_backend import plan_by_grammar
+
+    plan = plan_by_grammar(spec.prompt)
+    return place(spec, plan, info, depth=None, window=None, base_ratio=None)
 
 
 def _check_folder(path: Path) -> None:

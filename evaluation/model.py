@@ -46,7 +46,13 @@ class Judged:
 
 
 def judge_model(
-    painter: Painter, judge: Judge, *, num_prompts: int, num_steps: int, guidance: float
+    painter: Painter,
+    judge: Judge,
+    *,
+    num_prompts: int,
+    num_steps: int,
+    guidance: float,
+    place: Callable[[GenerationSpec], GenerationSpec] | None = None,
 ) -> list[Judged]:
     """Paint and judge every category, seen and unseen combinations.
 
@@ -58,13 +64,14 @@ def judge_model(
         num_prompts: Prompts per category, and as many again of unseen combinations.
         num_steps: Denoising steps.
         guidance: Guidance scale.
+        place: Puts regions into a picture; None has none.
     """
 
     def paint(item: Item, seed: int) -> Image.Image:
         spec = GenerationSpec(
             prompt=item.prompt, seed=seed, num_steps=num_steps, guidance_scale=guidance
         )
-        return painter.generate([spec])[0].image
+        return painter.generate([spec if place is None else place(spec)])[0].image
 
     return judge_pictures(paint, judge, num_prompts=num_prompts)
 

@@ -15,6 +15,7 @@ from evaluation.model import failure_sheet, judge_model, judge_pictures, rates
 from evaluation.predicates import TAGS, Include, Item, relations, satisfies, shows_nothing_else
 from evaluation.prompts_from_scenes import items
 from evaluation.reconstructions import judge_reconstructions
+from pipelines.region_spec import Region
 from pipelines.spec import GenerationResult
 from scenes.compose import Box, render, sample_scene
 from scenes.judge import SceneJudge
@@ -140,6 +141,25 @@ def test_a_blank_canvas_scores_nothing_and_its_failures_are_drawn(tmp_path):
     failure_sheet(judged, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 6 * 210
+
+
+def test_pictures_are_placed_before_they_are_painted():
+    asked = []
+
+    class Seeing(BlankPainter):
+        def generate(self, specs):
+            asked.extend(specs)
+            return super().generate(specs)
+
+    judge_model(
+        Seeing(),
+        SceneJudge(SpriteSheet()),
+        num_prompts=1,
+        num_steps=1,
+        guidance=1.0,
+        place=lambda spec: replace(spec, regions=(Region(high="a cat", box=(0.0, 0.0, 0.5, 1.0)),)),
+    )
+    assert {spec.regions[0].high for spec in asked} == {"a cat"}
 
 
 def test_a_blind_judge_reads_and_accepts_nothing():
