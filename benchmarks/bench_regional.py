@@ -48,7 +48,7 @@ def main(
     *,
     output: Annotated[Path, typer.Option(help="JSON file to write; other keys in it stay.")],
     model: Annotated[str, typer.Option(help="Folder or hub name.")] = "checkpoints/emoji-scenes",
-    num_rounds: Annotated[int, typer.Option(min=1, help="Rounds of single steps.")] = 40,
+    num_rounds: Annotated[int, typer.Option(min=0, help="Rounds of single steps.")] = 40,
     num_images: Annotated[int, typer.Option(min=0, help="Rounds of whole pictures.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a whole picture.")] = 20,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a forward pass.")] = 1,
@@ -71,7 +71,8 @@ def headline(by_image: Mapping[str, float]) -> dict[str, float | None]:
     Args:
         by_image: Overheads by case; empty if no picture was timed.
     """
-    names = {f"overhead_r{n}": f"auto_planned_r{n}" for n in NUM_REGIONS}
+    names = {f"overhead_r{n}": f"default_planned_r{n}" for n in NUM_REGIONS}
+    names |= {f"overhead_all_steps_r{n}": f"auto_planned_r{n}" for n in NUM_REGIONS}
     names |= {f"overhead_latent_r{n}": f"latent_planned_r{n}" for n in NUM_REGIONS}
     names |= {f"{ours}_cpu": f"{theirs}_cpu" for ours, theirs in names.items()}
     return {ours: by_image.get(theirs) for ours, theirs in names.items()}
@@ -88,10 +89,10 @@ def peaks(model: str, steps: int) -> dict[str, float]:
         regional_peak_mb_plain, _r4 and _latent_r4, in 10^6 bytes.
     """
     found = {}
-    for name in ("plain", "auto_planned_r4", "latent_planned_r4"):
+    for name in ("plain", "default_planned_r4", "latent_planned_r4"):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
             peak = alone.submit(_peak_of, model, name, steps).result()
-        short = name.replace("auto_planned_", "").replace("planned_", "")
+        short = name.replace("default_planned_", "").replace("planned_", "")
         found[f"regional_peak_mb_{short}"] = round(peak / 1e6, 1)
     return found
 
@@ -156,6 +157,8 @@ def step_cases(painter: TextToImage) -> dict[str, Case]:
 def image_cases(painter: TextToImage, steps: int) -> dict[str, Case]:
     """Return whole pictures: plain, planned regions, and the same by latent mixing.
 
+    "default" hears regions where the model's defaults say so, "auto" in all layers and steps.
+
     Args:
         painter: The model.
         steps: Denoising steps.
@@ -165,7 +168,11 @@ def image_cases(painter: TextToImage, steps: int) -> dict[str, Case]:
     plain = GenerationSpec(prompt=_sentence(1), width=width, height=height, num_steps=steps)
     cases: dict[str, Case] = {"plain": lambda: painter.generate([plain])}
     for num in NUM_REGIONS:
-        spec = planned(plain, num)
+        spec, usual = planned(plain, num), painter.info.region_defaults
+        as_served = replace(
+            spec, depth=usual.depth, region_window=usual.window, base_share=usual.base_share
+        )
+        cases[f"default_planned_r{num}"] = partial(painter.generate, [as_served])
         cases[f"auto_planned_r{num}"] = partial(painter.generate, [spec])
         cases[f"latent_planned_r{num}"] = partial(mixer.generate, [spec])
     return cases

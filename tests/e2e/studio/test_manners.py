@@ -65,7 +65,7 @@ def test_the_page_is_small_and_quick(
     assert len(sizes) > 20
     assert unpacked <= MAX_PAGE_KB
     load = os.getloadavg()[0]
-    if load > (os.cpu_count() or 1):
+    if min(seconds) > MAX_INTERACTIVE_S and load > (os.cpu_count() or 1):
         pytest.skip(f"The machine is busy (load {load:.1f}): {min(seconds)} s tells nothing.")
     assert min(seconds) <= MAX_INTERACTIVE_S
 
