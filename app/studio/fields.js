@@ -77,7 +77,7 @@ function listChoices(store) {
     choices("batch-planner", [["none", "none: sentences as they are"], ...planners], "default");
     at("base_ratio").placeholder = String(server.base_ratio);
     at("key-field").hidden = !server.needs_key;
-    put(at("api-key"), apiKey.get());
+    if (document.activeElement !== at("api-key")) put(at("api-key"), apiKey.get());
     for (const id of ["high", "low", "region-negative"]) at(id).maxLength = server.max_text_chars;
   }
 }

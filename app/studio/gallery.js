@@ -1,6 +1,7 @@
 /** Earlier pictures, kept in the browser's own database: no server ever sees them again. */
 
 import { at, fill, make } from "./dom.js";
+import { readPlan } from "./plan.js";
 
 const DATABASE = "fewstroke-studio";
 const PICTURES = "pictures";
@@ -57,7 +58,7 @@ export async function mountGallery(store) {
   });
   await draw();
   const [latest] = await shelf.all();
-  if (latest && JSON.stringify(latest.plan) === JSON.stringify(store.get("plan"))) store.set({ picture: latest });
+  if (latest && isSame(latest.plan, store.get("plan"))) store.set({ picture: latest });
 
   /** Keep a picture; the oldest leaves when there are too many. */
   return async (picture) => {
@@ -71,6 +72,11 @@ export async function mountGallery(store) {
     for (const old of pictures.slice(MOST_PICTURES)) await shelf.remove(old.id);
     await draw();
   };
+}
+
+function isSame(plan, other) {
+  // read both: fields then stand in one order
+  return other !== null && JSON.stringify(readPlan(plan)) === JSON.stringify(readPlan(other));
 }
 
 /** The database, or a list in memory where the browser has none for us. */

@@ -15,6 +15,7 @@ const UNNAMED_WAIT_S = 5;
 
 export function mountPainting(store, { onPicture, onPreview, openSet }) {
   let controller = null;
+  let untouched = null; // the plan as the planner made it; every edit makes another
 
   /** Do one piece of work that can be cancelled. */
   async function busy(phase, act) {
@@ -35,11 +36,16 @@ export function mountPainting(store, { onPicture, onPreview, openSet }) {
     }
   }
 
-  const plan = () => busy("planning", (signal) => makePlan(store, signal));
+  const plan = () =>
+    busy("planning", async (signal) => {
+      untouched = await makePlan(store, signal);
+    });
 
   const paint = (changes = {}) =>
     busy("painting", async (signal) => {
-      if (!store.get("plan")) await makePlan(store, signal);
+      if (!store.get("plan") || (isForAnother(store) && store.get("plan") === untouched)) {
+        untouched = await makePlan(store, signal);
+      }
       setPhase(store, "painting");
       const body = bodyOf(store, changes);
       const set = body.n > 1 ? openSet(`${body.n} seeds`) : null;
@@ -58,7 +64,8 @@ export function mountPainting(store, { onPicture, onPreview, openSet }) {
         },
       });
       const [first] = finished;
-      say(`Finished in ${seconds(first.facts.total_s)} with seed ${first.facts.seed}.`);
+      const aside = isForAnother(store) ? " Your regions were made for another sentence." : "";
+      say(`Finished in ${seconds(first.facts.total_s)} with seed ${first.facts.seed}.${aside}`);
     });
 
   at("plan").addEventListener("click", plan);
@@ -85,6 +92,11 @@ async function makePlan(store, signal) {
   store.edit(() => ({ ...plan, objects: plan.objects ?? [] }), { selected: -1 });
   const num = plan.objects?.length ?? 0;
   say(`Planned: ${num} ${num === 1 ? "region" : "regions"}. Move them about, or paint.`);
+  return store.get("plan");
+}
+
+function isForAnother(store) {
+  return store.get("plan").prompt.trim() !== sentence(store);
 }
 
 /** The request that the page stands for now. */

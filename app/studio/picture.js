@@ -6,14 +6,16 @@ import { drawMasks } from "./masks.js";
 const STAGES = { queue: "Waited", encode: "Words", denoise: "Steps took", decode: "Pixels", file: "File" };
 
 export function mountPicture(store) {
-  let url = null;
+  let url = null; // of what is in the frame
+  let finished = null; // of the last finished picture, which Download holds
+  let isPreview = false;
 
   /** Show a blob in the frame, finished or not. */
   function show(blob, alt) {
     const before = url;
     url = URL.createObjectURL(blob);
     const image = at("picture");
-    image.onload = () => before && URL.revokeObjectURL(before);
+    image.onload = () => before && before !== finished && URL.revokeObjectURL(before);
     image.src = url;
     image.alt = alt;
     image.hidden = false;
@@ -21,16 +23,34 @@ export function mountPicture(store) {
 
   function showPreview(blob) {
     show(blob, `Preview: ${store.get("prompt")}`);
+    isPreview = true;
     at("frame").classList.add("rests");
+  }
+
+  /** Show the picture that the page speaks of, and let Download have its address. */
+  function showFinished(picture) {
+    show(picture.blob, picture.prompt);
+    if (finished) URL.revokeObjectURL(finished);
+    finished = url;
+    isPreview = false;
+    at("download").href = finished;
+  }
+
+  /** After work that was cancelled or failed: no preview is left beside another picture's facts. */
+  function dropPreview() {
+    if (store.get("picture")) showFinished(store.get("picture"));
+    else at("picture").hidden = true;
+    isPreview = false;
   }
 
   store.listen((changed) => {
     const picture = store.get("picture");
     if (changed.has("picture") && picture) {
-      show(picture.blob, picture.prompt);
+      showFinished(picture);
       at("frame").classList.add("rests");
-      showFacts(picture, url);
+      showFacts(picture);
     }
+    if (changed.has("work") && store.get("work").phase === "idle" && isPreview) dropPreview();
     if (changed.has("plan") && !changed.has("picture")) at("frame").classList.remove("rests");
     if (changed.has("plan") || changed.has("picture")) {
       at("empty").hidden = Boolean(store.get("plan") ?? picture);
@@ -43,10 +63,9 @@ export function mountPicture(store) {
   return { showPreview };
 }
 
-function showFacts(picture, url) {
+function showFacts(picture) {
   const { facts } = picture;
   const link = at("download");
-  link.href = url;
   link.download = `fewstroke-${facts.seed}.${facts.output_format ?? "png"}`;
   const rows = {
     Seed: facts.seed,

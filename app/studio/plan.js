@@ -34,7 +34,18 @@ export function readPlan(data) {
   for (const name of TEXTS) {
     if (typeof plan[name] !== "string") throw new Error(`${name} must be a text.`);
   }
+  checkProvenance(plan.provenance);
   return plan;
+}
+
+function checkProvenance(data) {
+  if (typeof data !== "object" || data === null) throw new Error("provenance must be an object.");
+  for (const name of ["notes", "repairs"]) {
+    if (!Array.isArray(data[name] ?? [])) throw new Error(`provenance.${name} must be a list.`);
+  }
+  for (const name of ["planner", "model", "fallback"]) {
+    if (typeof (data[name] ?? "") !== "string") throw new Error(`provenance.${name} must be a text.`);
+  }
 }
 
 function readObject(data, place) {

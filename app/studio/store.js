@@ -5,6 +5,8 @@
  * listens, and is told which parts changed.
  */
 
+import { readPlan } from "./plan.js";
+
 const DRAFT = "fewstroke.draft";
 const MOST_UNDOS = 200;
 const SAME_EDIT_MS = 1000;
@@ -124,9 +126,15 @@ export class Store {
 function readDraft() {
   try {
     const { prompt, plan, settings } = JSON.parse(localStorage.getItem(DRAFT) ?? "{}");
-    return { prompt: prompt ?? "", plan: plan ?? null, settings: settings ?? {} };
+    return {
+      prompt: typeof prompt === "string" ? prompt : "",
+      plan: plan ? readPlan(plan) : null,
+      settings: Object.fromEntries(
+        Object.entries(settings ?? {}).filter(([, value]) => ["string", "number"].includes(typeof value)),
+      ),
+    };
   } catch {
-    return {};
+    return {}; // a draft that cannot be shown must not keep the page from opening
   }
 }
 

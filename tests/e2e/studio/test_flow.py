@@ -68,6 +68,32 @@ def test_history_and_draft_outlive_a_reload(painted: Studio) -> None:
     expect(page.locator("#history li")).to_have_count(0)
 
 
+def test_another_sentence_is_planned_anew_unless_the_plan_was_changed(painted: Studio) -> None:
+    page = painted.page
+    page.fill("#prompt", "a green tree above a frog")
+    painted.paint()
+    assert [thing["name"] for thing in painted.plan["objects"]] == ["tree", "frog"]
+    page.click("#regions button >> nth=0")
+    page.keyboard.press("ArrowLeft")
+    page.fill("#prompt", "a yellow star")
+    page.click("#paint")
+    painted.says("made for another sentence")
+    assert [thing["name"] for thing in painted.plan["objects"]] == ["tree", "frog"]
+
+
+@pytest.mark.parametrize("provenance", [5, {"planner": "user", "notes": 5}])
+def test_a_plan_that_cannot_be_shown_never_shuts_the_page(
+    studio: Studio, provenance: object
+) -> None:
+    odd = {"schema_version": 1, "prompt": "x", "objects": [], "provenance": provenance}
+    studio.page.evaluate(
+        "plan => localStorage.setItem('fewstroke.draft', JSON.stringify({ plan }))", odd
+    )
+    studio.page.reload()
+    studio.wait_until_interactive()
+    assert studio.page.input_value("#json") == ""
+
+
 def test_the_same_seed_gives_the_same_picture_again(painted: Studio) -> None:
     first = pixels_of(painted)
     painted.paint()

@@ -27,6 +27,9 @@ def test_cancel_stops_the_work_before_its_next_step(
         until(lambda: server.counters.cancelled == 1)
         stepped.run_freely()
         studio.paint()
+        with studio.page.expect_download() as download:
+            studio.page.click("#download")
+        assert download.value.path().stat().st_size > 1000
         # the cancelled picture took no step; the second took its four
         assert server.counters.steps == steps + 4
 
