@@ -66,9 +66,11 @@ router = APIRouter(prefix="/studio", include_in_schema=False)
 class StudioState(BaseModel):
     """What the page must know of the server, beside what `/v1/models` lists."""
 
-    ready: bool = Field(description="Whether the model is warm.")
+    ready: bool = Field(description="Whether requests are answered at full speed.")
+    note: str = Field(description="Why it is not ready, in words; empty where it is.")
     needs_key: bool = Field(description="Whether requests need an API key.")
     num_waiting: int = Field(description="Requests that wait.")
+    queue_capacity: int = Field(description="Most requests that may wait.")
     num_running: int = Field(description="Requests that are painted.")
     backlog_s: float | None = Field(description="Seconds until all of them are done.")
     planners: list[str] = Field(description="Who can plan.")
@@ -96,7 +98,7 @@ class Asset:
     etag: str
 
 
-@router.get("")
+@router.api_route("", methods=["GET", "HEAD"])
 async def open_studio(request: Request) -> Response:
     """Lead to the page; its links are relative, so that it also works below a proxy's path."""
     return RedirectResponse(f"{request.url.path.rsplit('/', 1)[-1]}/")
@@ -106,12 +108,15 @@ async def open_studio(request: Request) -> Response:
 async def show_state(service: ServiceDep) -> StudioState:
     """Answer with what changes while the page is open, and with the server's limits."""
     queue = service.host.state()
+    readiness = service.readiness
     model = next(iter(service.models.values()))
     limits = PlanLimits(max_prompt_chars=service.settings.max_prompt_chars)
     return StudioState(
-        ready=service.readiness.is_ready,
+        ready=readiness.is_ready,
+        note="" if readiness.is_ready else readiness.reason,
         needs_key=service.needs_key,
         num_waiting=queue.num_waiting,
+        queue_capacity=service.settings.queue_capacity,
         num_running=queue.num_running,
         backlog_s=queue.backlog_s,
         planners=list(service.planner.names),
@@ -123,7 +128,7 @@ async def show_state(service: ServiceDep) -> StudioState:
     )
 
 
-@router.get("/{name:path}")
+@router.api_route("/{name:path}", methods=["GET", "HEAD"])
 async def fetch_part(name: str, request: Request) -> Response:
     """Answer with one file of the page, or with 304 where the browser has it already.
 

@@ -8,6 +8,7 @@ import { safeName, toZip } from "./zip.js";
 const ENDPOINT = "/v1/images/generations";
 const LOOK_EVERY_MS = 1000;
 const MOST_THUMBNAILS = 500;
+const MOST_INPUT_BYTES = 5_000_000;
 const ENDED = new Set(["completed", "failed", "expired", "cancelled"]);
 const WORDS = {
   validating: "is checked",
@@ -21,7 +22,8 @@ const WORDS = {
 };
 
 export function mountBatch(store) {
-  const shown = { id: null, results: [], stop: new AbortController(), urls: [] };
+  const shown = { id: null, results: [], prompts: new Map(), stop: new AbortController(), urls: [] };
+  const send = (file) => guarded(store, () => start(shown, store, file, file.name));
 
   at("batch-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -31,7 +33,7 @@ export function mountBatch(store) {
   at("jsonl").addEventListener("change", () => {
     const [file] = at("jsonl").files;
     at("jsonl").value = "";
-    if (file) guarded(store, () => start(shown, store, file, file.name));
+    if (file) send(file);
   });
   at("cancel-batch").addEventListener("click", () =>
     guarded(store, async () => showState(await call(`v1/batches/${shown.id}/cancel`, { method: "POST" }))),
@@ -40,6 +42,7 @@ export function mountBatch(store) {
   return {
     /** Called when the page is turned to. */
     open: () => guarded(store, () => listBatches(shown, store)),
+    send,
   };
 }
 
@@ -54,21 +57,21 @@ async function guarded(store, act) {
   }
 }
 
-/** Write one request a line. */
+/** Write one request a line, named by the line on which its sentence stands. */
 export function jsonlOf(text) {
-  const prompts = text.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (!prompts.length) throw new ServerError("Write a sentence, or open a JSONL file.", { param: "prompts" });
+  const typed = text.split("\n").map((line) => line.trim());
+  const numbered = typed.map((prompt, place) => ({ prompt, number: place + 1 })).filter(({ prompt }) => prompt);
+  if (!numbered.length) throw new ServerError("Write a sentence, or open a JSONL file.", { param: "prompts" });
   const seed = at("batch-seed").value.trim();
   const steps = at("batch-steps").value.trim();
   const planner = at("batch-planner").value;
-  if (seed && !/^\d{1,15}$/.test(seed)) throw new ServerError("A seed is a whole number.", { param: "batch-seed" });
-  const width = String(prompts.length).length;
-  const lines = prompts.map((prompt, place) => {
+  const width = String(typed.length).length;
+  const lines = numbered.map(({ prompt, number }, place) => {
     const body = { prompt };
     if (seed) body.seed = Number(seed) + place;
     if (steps) body.steps = Number(steps);
     if (planner) body.planner = planner;
-    const custom_id = `picture-${String(place + 1).padStart(width, "0")}`;
+    const custom_id = `line-${String(number).padStart(width, "0")}`;
     return JSON.stringify({ custom_id, method: "POST", url: ENDPOINT, body });
   });
   return new Blob([`${lines.join("\n")}\n`], { type: "application/jsonl" });
@@ -124,6 +127,7 @@ function showState(batch) {
 }
 
 async function showResults(shown, batch, signal) {
+  shown.prompts = await readPrompts(batch, signal);
   for (const id of [batch.output_file_id, batch.error_file_id].filter(Boolean)) {
     const response = await request(`v1/files/${id}/content`, { signal });
     for (const line of (await response.text()).split("\n").filter(Boolean)) {
@@ -133,10 +137,30 @@ async function showResults(shown, batch, signal) {
   at("zip").disabled = shown.results.length === 0;
 }
 
+/** The sentences of a batch by the names of its requests; none of a very large one. */
+async function readPrompts(batch, signal) {
+  const prompts = new Map();
+  try {
+    const { bytes } = await call(`v1/files/${batch.input_file_id}`, { signal });
+    if (bytes > MOST_INPUT_BYTES) return prompts;
+    const response = await request(`v1/files/${batch.input_file_id}/content`, { signal });
+    for (const line of (await response.text()).split("\n").filter((text) => text.trim())) {
+      const { custom_id, body } = JSON.parse(line);
+      prompts.set(custom_id, String(body.prompt));
+    }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    // a file that was deleted or is no JSON leaves its pictures without their sentences
+  }
+  return prompts;
+}
+
 async function showResult(shown, line, signal) {
   const failure = line.error ?? line.response?.body?.error;
   if (failure) {
-    at("batch-errors").append(make("li", {}, `${line.custom_id}: ${failure.message ?? failure.code}`));
+    const said = shown.prompts.get(line.custom_id);
+    const name = said ? `${line.custom_id} (${said})` : line.custom_id;
+    at("batch-errors").append(make("li", {}, `${name}: ${failure.message ?? failure.code}`));
     return;
   }
   const { data, output_format: kind = "png" } = line.response.body;
@@ -144,7 +168,8 @@ async function showResult(shown, line, signal) {
     const bytes = await bytesOf(image, signal);
     const name = data.length > 1 ? `${line.custom_id}-${place + 1}` : line.custom_id;
     shown.results.push({ name, kind, bytes });
-    if (shown.results.length <= MOST_THUMBNAILS) showThumbnail(shown, { name, kind, bytes, seed: image.seed });
+    const said = shown.prompts.get(line.custom_id);
+    if (shown.results.length <= MOST_THUMBNAILS) showThumbnail(shown, { name, kind, bytes, said, seed: image.seed });
   }
 }
 
@@ -154,11 +179,12 @@ async function bytesOf(image, signal) {
   return new Uint8Array(await response.arrayBuffer());
 }
 
-function showThumbnail(shown, { name, kind, bytes, seed }) {
+function showThumbnail(shown, { name, kind, bytes, said, seed }) {
   const url = URL.createObjectURL(new Blob([bytes], { type: `image/${kind}` }));
   shown.urls.push(url);
-  const image = make("img", { src: url, alt: name, loading: "lazy" });
-  const caption = make("p", {}, seed === undefined ? name : `${name}, seed ${seed}`);
+  const image = make("img", { src: url, alt: said ?? name, loading: "lazy" });
+  const facts = seed === undefined ? name : `${name}, seed ${seed}`;
+  const caption = make("p", {}, said ?? "", make("small", {}, facts));
   at("batch-pictures").append(make("li", { className: "card" }, image, caption));
 }
 
@@ -174,14 +200,15 @@ async function listBatches(shown, store) {
   const { data } = await call("v1/batches?limit=20");
   const rows = data.map((batch) => {
     const when = new Date(batch.created_at * 1000).toLocaleString();
-    const { total, completed } = batch.request_counts;
+    const { total, completed, failed } = batch.request_counts;
+    const counts = `${completed} of ${total}${failed ? `, ${failed} failed` : ""}`;
     const button = make(
       "button",
       { type: "button", on: { click: () => guarded(store, () => follow(shown, batch)) } },
       "Show",
     );
     button.setAttribute("aria-label", `Show the batch of ${when}`);
-    return make("li", {}, `${when}: ${completed} of ${total}, ${batch.status.replace("_", " ")}`, button);
+    return make("li", {}, `${when}: ${counts}, ${batch.status.replace("_", " ")}`, button);
   });
   fill(at("batches"), ...(rows.length ? rows : [make("li", {}, "None yet.")]));
 }

@@ -7,7 +7,7 @@
 
 import "./vendor/konva.min.js";
 import { at } from "./dom.js";
-import { emptyPlan, fromBackToFront, hueOf, newObject, tidy } from "./plan.js";
+import { MOST_DEPTH, emptyPlan, fromBackToFront, hueOf, newObject, tidy } from "./plan.js";
 
 const { Konva } = globalThis;
 const LEAST_DRAG_PX = 8;
@@ -30,6 +30,7 @@ export function mountCanvas(store) {
     }
     transformer.moveToTop();
     choose();
+    layer.draw(); // now, because a press may be on its way to one of these boxes
   }
 
   // apart from drawing, because a box that is chosen by pressing it is about to be dragged
@@ -52,6 +53,8 @@ export function mountCanvas(store) {
     draw();
   }
 
+  // what is being typed belongs to the region that was chosen before this press
+  container.addEventListener("pointerdown", () => document.activeElement?.blur(), { capture: true });
   new ResizeObserver(fit).observe(container);
   listenForNewBoxes(canvas);
   store.listen((changed) => {
@@ -196,16 +199,25 @@ export function ensurePlan(store) {
 
 /** Make a region in the middle of the picture. */
 export function createObject(store) {
-  addObject(store, { x0: 0.35, y0: 0.35, x1: 0.65, y1: 0.65 });
-  at("high").select();
+  if (addObject(store, { x0: 0.35, y0: 0.35, x1: 0.65, y1: 0.65 })) at("high").select();
+}
+
+/** Whether a plan may have one more region; where not, it is said. */
+export function hasRoom(store) {
+  const most = store.get("server")?.max_objects ?? Infinity;
+  const isRoom = (store.get("plan")?.objects.length ?? 0) < most;
+  if (!isRoom) at("said").textContent = `A plan has at most ${most} regions: delete one first.`;
+  return isRoom;
 }
 
 /** Add a region in front of all others and choose it. */
 function addObject(store, box) {
+  if (!hasRoom(store)) return false;
   ensurePlan(store);
-  const objects = store.get("plan")?.objects ?? [];
-  const z = Math.max(0, ...objects.map((thing) => thing.z));
-  store.edit((plan) => void plan.objects.push(newObject(box, z)), { selected: objects.length });
+  const { objects } = store.get("plan");
+  const z = objects.length ? Math.max(...objects.map((thing) => thing.z)) + 1 : 0;
+  store.edit((plan) => void plan.objects.push(newObject(box, Math.min(z, MOST_DEPTH))), { selected: objects.length });
+  return true;
 }
 
 function setCursor(stage, cursor) {

@@ -8,7 +8,7 @@ import { readOrigin } from "./png.js";
 
 const MOST_FILE_BYTES = 50_000_000;
 
-export function mountExchange(store) {
+export function mountExchange(store, batch) {
   const json = at("json");
   store.listen((changed) => {
     if (changed.has("plan") && document.activeElement !== json) {
@@ -28,6 +28,7 @@ export function mountExchange(store) {
     take({ plan: readPlan(parse(json.value)) }, "The plan was loaded.");
   }));
   at("copy-json").addEventListener("click", () => attempt(async () => {
+    if (!json.value) throw new Error("There is no plan yet: press Plan, or draw a box.");
     await copy(json.value);
     tellBoth("The plan was copied.");
   }));
@@ -56,17 +57,27 @@ export function mountExchange(store) {
         take({ plan: readPlan(parse(await file.text())) }, `The plan in ${file.name} was loaded.`);
         return;
       }
-      take(readOrigin(await file.arrayBuffer()), `${file.name} gave back its plan, seed and numbers.`);
+      const { notes, ...origin } = readOrigin(await file.arrayBuffer(), store.get("model"));
+      store.recall({ id: file.name, createdAt: Date.now(), blob: file, ...origin });
+      tellBoth([`${file.name} gave back its plan, seed and numbers.`, ...notes].join(" "));
     });
   }
 
-  listenForDrops(openFile);
+  listenForDrops((file) => {
+    const isJsonl = file.name.endsWith(".jsonl");
+    if (isJsonl && location.hash === "#batch") batch.send(file);
+    else if (isJsonl) tellBoth(`${file.name} holds many requests: drop it on the Batch page.`, { isBad: true });
+    else {
+      if (location.hash === "#batch") location.hash = "#paint";
+      openFile(file);
+    }
+  });
   const readAddress = () => attempt(async () => {
-    const found = await fromLink(location.hash);
-    if (!found) return;
-    take(found, "The plan in the link was loaded.");
+    const { hash } = location;
     // what is edited from here on must not be lost to the link at a reload
-    history.replaceState(null, "", "#paint");
+    if (hash.startsWith("#plan=")) history.replaceState(null, "", "#paint");
+    const found = await fromLink(hash);
+    if (found) take(found, "The plan in the link was loaded.");
   });
   addEventListener("hashchange", readAddress);
   return readAddress();
@@ -102,12 +113,14 @@ async function copy(text) {
   }
 }
 
-function listenForDrops(openFile) {
+function listenForDrops(take) {
   const curtain = at("drop");
   const hasFile = (event) => event.dataTransfer?.types.includes("Files");
   addEventListener("dragover", (event) => {
     if (!hasFile(event)) return;
     event.preventDefault();
+    curtain.textContent =
+      location.hash === "#batch" ? "Drop a JSONL file to paint what is in it" : "Drop a picture to get its plan back";
     curtain.hidden = false;
   });
   addEventListener("dragleave", (event) => {
@@ -118,6 +131,6 @@ function listenForDrops(openFile) {
     event.preventDefault();
     curtain.hidden = true;
     const [file] = event.dataTransfer.files;
-    if (file) openFile(file);
+    if (file) take(file);
   });
 }

@@ -3,6 +3,7 @@
 import { apiKey } from "./api.js";
 import { at, fill, make } from "./dom.js";
 import { ensurePlan } from "./canvas.js";
+import { takeNumber } from "./numbers.js";
 
 export function mountFields(store) {
   const prompt = at("prompt");
@@ -11,8 +12,14 @@ export function mountFields(store) {
     ensurePlan(store);
     store.edit((plan) => void (plan[target.dataset.plan] = target.value), { name: target.id });
   });
-  at("settings").addEventListener("input", ({ target }) => {
-    if (target.dataset.setting) store.setting(target.dataset.setting, target.value.trim());
+  at("settings").addEventListener("change", ({ target }) => {
+    const { setting } = target.dataset;
+    const accept = (text) => store.setting(setting, text);
+    if (target.type === "number") takeNumber(target, store.get("settings")[setting] ?? "", accept);
+    else accept(target.value);
+  });
+  at("batch-form").addEventListener("change", ({ target }) => {
+    if (target.type === "number") takeNumber(target, "", () => {});
   });
   at("api-key").addEventListener("change", ({ target }) => apiKey.set(target.value.trim()));
   for (const id of ["whole", "settings", "region", "exchange"]) {
@@ -29,6 +36,8 @@ export function mountFields(store) {
     if (changed.has("model") || changed.has("server")) listChoices(store);
     if (["settings", "model", "server"].some((name) => changed.has(name))) {
       for (const input of at("settings").querySelectorAll("[data-setting]")) {
+        // the server is looked at every few seconds, and must not take away what is being typed
+        if (!changed.has("settings") && document.activeElement === input) continue;
         const value = store.get("settings")[input.dataset.setting];
         put(input, value ?? (input.id === "count" ? "1" : ""));
       }
@@ -48,7 +57,7 @@ function showSource(store) {
   at("plan-source").textContent = !plan
     ? "No plan yet."
     : isStale
-      ? "These regions were planned for another sentence: Plan makes new ones, Paint keeps them."
+      ? "These regions were made for another sentence. Plan makes new ones; Paint keeps those that you changed."
       : (by[origin?.planner] ?? "");
   const notes = [
     ...(origin?.fallback ? [`The planner that was asked for failed: ${origin.fallback}. The grammar planned instead.`] : []),
@@ -66,7 +75,7 @@ function listChoices(store) {
     const label = ([name, card]) => `${name} (${card.steps} steps, ${card.bits} bits)`;
     choices("variant", variants.map((entry) => [entry[0], label(entry)]), `default: ${model.variant}`);
     choices("size", model.sizes.map((size) => [size, size]), `default: ${model.sizes[0]}`);
-    at("steps").max = model.max_steps;
+    at("steps").max = at("batch-steps").max = model.max_steps;
     at("steps").placeholder = String(model.steps);
     at("guidance").placeholder = String(model.guidance);
   }
@@ -78,7 +87,6 @@ function listChoices(store) {
     at("base_ratio").placeholder = String(server.base_ratio);
     at("key-field").hidden = !server.needs_key;
     if (document.activeElement !== at("api-key")) put(at("api-key"), apiKey.get());
-    for (const id of ["high", "low", "region-negative"]) at(id).maxLength = server.max_text_chars;
   }
 }
 

@@ -10,6 +10,7 @@ const MOST_PICTURES = 200;
 export async function mountGallery(store) {
   const shelf = await openShelf();
   let urls = [];
+  let forgotten = []; // what the last Forget took, until the next one
   at("history-note").textContent = shelf.isKept
     ? `Kept in this browser only, the last ${MOST_PICTURES}.`
     : "This browser does not let the page keep pictures: they are gone when it is closed.";
@@ -20,6 +21,8 @@ export async function mountGallery(store) {
     urls = pictures.map((picture) => URL.createObjectURL(picture.blob));
     fill(at("history"), ...pictures.map((picture, place) => card(picture, urls[place])));
     at("clear-history").disabled = pictures.length === 0;
+    at("restore-history").hidden = forgotten.length === 0;
+    at("restore-history").textContent = forgotten.length === 1 ? "Bring it back" : `Bring ${forgotten.length} back`;
   }
 
   function card(picture, url) {
@@ -30,31 +33,35 @@ export async function mountGallery(store) {
       { type: "button", className: "picture", "aria-label": `Show ${name}`, on: { click: () => recall(picture) } },
       make("img", { src: url, alt: "", loading: "lazy" }),
     );
-    const forget = make("button", {
+    const button = make("button", {
       type: "button",
       className: "quiet",
       textContent: "Forget",
       "aria-label": `Forget ${name}`,
-      on: { click: () => remove(picture) },
+      on: { click: () => forget([picture]) },
     });
-    return make("li", { className: "card" }, show, make("p", {}, `${variant}, ${steps} steps, seed ${seed}`), forget);
+    return make("li", { className: "card" }, show, make("p", {}, `${variant}, ${steps} steps, seed ${seed}`), button);
   }
 
   function recall(picture) {
-    store.edit(() => picture.plan, { selected: -1 });
-    store.set({ prompt: picture.prompt, picture });
+    store.recall(picture);
     at("frame").scrollIntoView({ block: "nearest" });
   }
 
-  async function remove(picture) {
-    await shelf.remove(picture.id);
+  async function forget(pictures) {
+    for (const { id } of pictures) await shelf.remove(id);
+    forgotten = pictures;
     await draw();
-    at("history-title").scrollIntoView({ block: "nearest" });
+    // the button that was pressed is gone: whoever uses keys goes on from the way back
+    at("restore-history").focus();
   }
 
-  at("clear-history").addEventListener("click", async () => {
-    await shelf.clear();
+  at("clear-history").addEventListener("click", async () => forget(await shelf.all()));
+  at("restore-history").addEventListener("click", async () => {
+    for (const picture of forgotten) await shelf.add(picture);
+    forgotten = [];
     await draw();
+    at("clear-history").focus();
   });
   await draw();
   const [latest] = await shelf.all();
@@ -94,7 +101,6 @@ async function openShelf() {
     isKept: true,
     add: (picture) => settled(shelf("readwrite").put(picture)),
     remove: (id) => settled(shelf("readwrite").delete(id)),
-    clear: () => settled(shelf("readwrite").clear()),
     all: async () => newestFirst(await settled(shelf("readonly").getAll())),
   };
 }
@@ -105,7 +111,6 @@ function memoryShelf() {
     isKept: false,
     add: async (picture) => void pictures.set(picture.id, picture),
     remove: async (id) => void pictures.delete(id),
-    clear: async () => pictures.clear(),
     all: async () => newestFirst([...pictures.values()]),
   };
 }

@@ -25,9 +25,10 @@ export async function toLink(plan, settings, address) {
  * @returns {Promise<{plan: object, settings: object}|null>} null if it holds no plan
  */
 export async function fromLink(hash) {
-  const code = /^#plan=([\w-]+)$/.exec(hash)?.[1];
-  if (!code) return null;
+  if (!hash.startsWith("#plan=")) return null;
+  const code = hash.slice("#plan=".length);
   try {
+    if (!/^[\w-]+$/.test(code)) throw new Error("it was cut off or changed on its way.");
     const binary = atob(code.replaceAll("-", "+").replaceAll("_", "/"));
     const bytes = Uint8Array.from(binary, (char) => char.charCodeAt(0));
     const text = await inflate(bytes);

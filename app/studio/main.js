@@ -3,7 +3,7 @@
  * the shelves, and a watch over the server.
  *
  *     store.js     what is asked for, chosen and painted; undo
- *     plan.js      a scene plan as data
+ *     plan.js      a scene plan as data             numbers.js  what people type
  *     canvas.js    its boxes, by mouse and finger        regions.js  the same, by words and keys
  *     paint.js     plan, wait, watch, cancel             api.js      the server
  *     picture.js   the picture and its facts             masks.js    who hears what
@@ -37,7 +37,8 @@ async function main() {
   mountRegions(store, canvas);
   mountFields(store);
   mountTheme();
-  mountPages(mountBatch(store));
+  const batch = mountBatch(store);
+  mountPages(batch);
   const { openSet } = mountSets(store);
   const keeping = mountGallery(store);
   const onPicture = async (picture, { isMain }) => {
@@ -47,36 +48,39 @@ async function main() {
   const painting = mountPainting(store, { onPicture, onPreview: showPreview, openSet });
   mountComparing(store, { ...painting, openSet, onPicture });
   document.documentElement.dataset.interactive = String(Math.round(performance.now()));
-  await mountExchange(store);
+  await mountExchange(store, batch);
   await watchServer(store);
 }
 
 /** Ask how the server is, more often while it is away; and what it serves when it is new. */
 async function watchServer(store) {
   for (;;) {
-    let isThere = true;
-    try {
-      const server = await call("studio/state");
-      const known = store.get("server");
-      if (JSON.stringify(known) !== JSON.stringify(server)) store.set({ server });
-      if (!store.get("model") || !known) await readModel(store);
-      at("server").textContent = describe(server);
-    } catch (error) {
-      isThere = false;
-      at("server").textContent = error.status === 401 ? "This server asks for an API key: see Settings" : "The server cannot be reached";
-      store.set({ server: null });
-    }
-    await pause(isThere ? WATCH_EVERY_MS : LOST_EVERY_MS);
+    const isWell = await look(store);
+    await pause(isWell ? WATCH_EVERY_MS : LOST_EVERY_MS);
   }
 }
 
-async function readModel(store) {
-  const { data } = await call("v1/models");
-  store.set({ model: data[0] });
+async function look(store) {
+  try {
+    const server = await call("studio/state");
+    const known = store.get("server");
+    if (JSON.stringify(known) !== JSON.stringify(server)) store.set({ server });
+    at("server").textContent = describe(server);
+    if (!store.get("model") || !known) {
+      const { data } = await call("v1/models");
+      store.set({ model: data[0] });
+    }
+    return true;
+  } catch (error) {
+    const asksForKey = error.status === 401;
+    at("server").textContent = asksForKey ? "This server asks for an API key" : "The server cannot be reached";
+    if (!asksForKey) store.set({ server: null });
+    return false;
+  }
 }
 
-function describe({ ready, num_waiting, num_running }) {
-  if (!ready) return "The model is warming up";
+function describe({ ready, note, num_waiting, num_running }) {
+  if (!ready) return note.replace(/\.$/, "");
   const busy = num_waiting + num_running;
   return busy ? `Ready, ${busy} at work` : "Ready";
 }

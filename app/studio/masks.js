@@ -62,7 +62,9 @@ function overlap(low, high, cell, num) {
 /** How much of each token a mask covers, a PNG in base64. */
 export async function coverOfMask(mask, columns, rows) {
   const bytes = Uint8Array.from(atob(mask), (char) => char.charCodeAt(0));
-  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" })).catch(() => {
+    throw new Error("The mask of a region is no picture that can be read: Paint says which.");
+  });
   const canvas = new OffscreenCanvas(columns, rows);
   const context = canvas.getContext("2d");
   context.fillStyle = "black";

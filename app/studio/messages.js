@@ -22,26 +22,53 @@ export function say(text, { id = "status", isBad = false, aside = "" } = {}) {
 
 /** Tell an error beside the field that caused it, or else on the line of status. */
 export function tell(error, store, { id = "status" } = {}) {
-  const field = fieldOf(error.param ?? "", store);
-  if (!field || !field.closest("main").contains(at(id))) {
-    say(error.message, { id, isBad: true });
+  const param = error.status === 401 ? "api-key" : (error.param ?? "");
+  const field = fieldOf(param, store);
+  if (!field || !(field.closest("header") ?? field.closest("main").contains(at(id)))) {
+    say(inWords(error.message, "plan.objects", "Regions"), { id, isBad: true });
     return;
   }
-  say("Not done: see what is marked.", { id, isBad: true });
+  const part = /^plan\.objects\[\d+\]\.?(\w*)/.exec(param)?.[1];
+  const isOnForm = part === undefined || part in PARTS;
+  const name = isOnForm ? nameOf(field) : `${at("region-title").textContent}: its ${part || "fields"}`;
+  const text = inWords(error.message, param, name);
   for (let around = field.closest("details"); around; around = around.parentElement.closest("details")) {
     around.open = true;
   }
-  const note = make("p", { className: "error", id: `${field.id}-error` }, error.message);
-  (field.closest(".ask-row") ?? field).after(note);
-  field.setAttribute("aria-invalid", "true");
-  field.setAttribute("aria-describedby", note.id);
-  field.addEventListener("input", () => clear(field), { once: true });
+  if (field.closest(".ask-row")) {
+    // the line of status is the line below this field, and there is room on it already
+    say(text, { id, isBad: true });
+    mark(field, id);
+  } else {
+    say(`Not done: see ${name}.`, { id, isBad: true });
+    refuse(field, text);
+  }
   field.focus();
+}
+
+/** Say below a field why what stands in it is not taken. */
+export function refuse(field, text) {
+  clear(field);
+  const note = make("p", { className: "error", id: `${field.id}-error`, role: "alert" }, text);
+  (field.closest(".numbers") ?? field).after(note);
+  mark(field, note.id);
 }
 
 /** Take back all that was told of fields. */
 export function clearErrors() {
   for (const field of document.querySelectorAll("[aria-invalid]")) clear(field);
+}
+
+/** What a field is called on the page. */
+export function nameOf(field) {
+  const label = document.querySelector(`label[for="${field.id}"]`).textContent.trim();
+  return field.closest("#region") ? `${label} (${at("region-title").textContent})` : label;
+}
+
+function mark(field, describedBy) {
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", describedBy);
+  field.addEventListener("input", () => clear(field), { once: true });
 }
 
 function clear(field) {
@@ -59,4 +86,10 @@ function fieldOf(param, store) {
   const name = FIELDS[param] ?? param.replace(/^plan\./, "");
   const field = name ? at(name) : null;
   return field?.matches("input:not([type=file]), select, textarea") ? field : null;
+}
+
+/** The server names fields as its API does; people know them by their labels. */
+function inWords(message, param, name) {
+  const path = param.replace(/[.[\]]/g, "\\$&");
+  return message.replace(new RegExp(`\`?(?<![\\w.])${path}(?![\\w.[])\`?`, "g"), name).replaceAll("`", "");
 }

@@ -41,38 +41,44 @@ export function mountPainting(store, { onPicture, onPreview, openSet }) {
       untouched = await makePlan(store, signal);
     });
 
-  const paint = (changes = {}) =>
+  const paint = () =>
     busy("painting", async (signal) => {
       if (!store.get("plan") || (isForAnother(store) && store.get("plan") === untouched)) {
         untouched = await makePlan(store, signal);
       }
-      setPhase(store, "painting");
-      const body = bodyOf(store, changes);
-      const set = body.n > 1 ? openSet(`${body.n} seeds`) : null;
-      const cards = Array.from({ length: body.n ?? 1 }, () => set?.add("Waiting"));
-      const finished = [];
-      await paintOne(store, body, signal, {
-        onPreview(index, blob) {
-          if (index === 0) onPreview(blob);
-          cards[index]?.show(blob);
-        },
-        async onPicture(index, picture) {
-          finished.push(picture);
-          const { seed, own_s } = picture.facts;
-          cards[index]?.finish(picture, `Seed ${seed}, ${seconds(own_s)}`);
-          await onPicture(picture, { isMain: index === 0 });
-        },
-      });
-      const [first] = finished;
+      const asked = { prompt: sentence(store), plan: store.get("plan"), settings: store.get("settings") };
       const aside = isForAnother(store) ? " Your regions were made for another sentence." : "";
-      say(`Finished in ${seconds(first.facts.total_s)} with seed ${first.facts.seed}.${aside}`);
+      await paintSeeds(asked, Number(asked.settings.count ?? 1), signal, aside);
     });
+
+  /** Paint what was asked for with so many seeds that follow each other. */
+  async function paintSeeds(asked, num, signal, aside = "") {
+    setPhase(store, "painting");
+    const set = num > 1 ? openSet(`${num} seeds`) : null;
+    const cards = Array.from({ length: num }, () => set?.add("Waiting"));
+    const finished = [];
+    await paintOne(store, asked, signal, {
+      changes: { n: num },
+      onPreview(index, blob) {
+        if (index === 0) onPreview(blob);
+        cards[index]?.show(blob);
+      },
+      async onPicture(index, picture) {
+        finished.push(picture);
+        const { seed, own_s } = picture.facts;
+        cards[index]?.finish(picture, `Seed ${seed}, ${seconds(own_s)}`);
+        await onPicture(picture, { isMain: index === 0 });
+      },
+    });
+    const { total_s, seed } = finished[0].facts;
+    say(`Finished in ${seconds(total_s)} with seed ${seed}.${aside}`);
+  }
 
   at("plan").addEventListener("click", plan);
   at("cancel").addEventListener("click", () => controller?.abort());
   at("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    paint({ n: Number(store.get("settings").count ?? 1) });
+    paint();
   });
   at("prompt").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -80,7 +86,7 @@ export function mountPainting(store, { onPicture, onPreview, openSet }) {
     if (event.ctrlKey || event.metaKey) at("ask").requestSubmit();
     else plan();
   });
-  return { busy, paint };
+  return { busy, paintSeeds };
 }
 
 async function makePlan(store, signal) {
@@ -99,11 +105,15 @@ function isForAnother(store) {
   return store.get("plan").prompt.trim() !== sentence(store);
 }
 
-/** The request that the page stands for now. */
-export function bodyOf(store, changes = {}) {
-  const { seed, steps, guidance, base_ratio, variant, size } = store.get("settings");
-  const prompt = sentence(store);
-  const body = { prompt, plan: { ...store.get("plan"), prompt }, stream: true, partial_images: NUM_PREVIEWS };
+/**
+ * The request for what somebody asked for, on the page or with an earlier picture.
+ * @param {{prompt: string, plan: object, settings: object}} asked settings that are missing are as
+ *   the server has them
+ * @param {object} changes fields of the request itself
+ */
+export function requestFor({ prompt, plan, settings }, changes = {}) {
+  const { seed, steps, guidance, base_ratio, variant, size } = settings;
+  const body = { prompt, plan: { ...plan, prompt }, stream: true, partial_images: NUM_PREVIEWS };
   const numbers = { seed, steps, guidance, base_ratio };
   for (const [name, text] of Object.entries(numbers)) {
     if (text !== undefined) body[name] = numberOf(name, text);
@@ -115,8 +125,11 @@ export function bodyOf(store, changes = {}) {
 
 function sentence(store) {
   const prompt = store.get("prompt").trim();
-  if (prompt) return prompt;
-  throw new ServerError("Say what you want to see first.", { param: "prompt", code: "empty" });
+  const most = store.get("server")?.max_prompt_chars ?? Infinity;
+  const num = [...prompt].length;
+  if (!num) throw new ServerError("Say what you want to see first.", { param: "prompt", code: "empty" });
+  if (num <= most) return prompt;
+  throw new ServerError(`This sentence has ${num} characters: at most ${most}.`, { param: "prompt", code: "too_long" });
 }
 
 function numberOf(name, text) {
@@ -128,13 +141,14 @@ function numberOf(name, text) {
 
 /**
  * Paint one request, however long the queue is.
- * @param {object} body the request
- * @param {{onPreview: Function, onPicture: Function}} told called as pictures come
+ * @param {{prompt: string, plan: object, settings: object}} asked what the pictures remember
+ * @param {{onPreview: Function, onPicture: Function, changes: object}} told called as pictures
+ *   come; `changes` are fields of the request that no picture needs to remember
  */
-export async function paintOne(store, body, signal, told) {
+export async function paintOne(store, asked, signal, told) {
   for (;;) {
     try {
-      await follow(store, body, signal, told);
+      await follow(store, asked, signal, told);
       return;
     } catch (error) {
       if (error.code !== "queue_full") throw error;
@@ -143,19 +157,23 @@ export async function paintOne(store, body, signal, told) {
   }
 }
 
-async function follow(store, body, signal, told) {
-  const started = performance.now();
+async function follow(store, asked, signal, told) {
+  const body = requestFor(asked, told.changes);
+  const began = performance.now();
+  const sinceThen = () => (performance.now() - began) / 1000;
   const num = body.n ?? 1;
   const waiting = new AbortController();
   const bar = at("progress");
   let numShown = 0;
   let numFinished = 0;
+  let waited_s = 0;
   say("Asking");
   try {
     for await (const { name, data } of stream("v1/images/generations", body, signal)) {
       if (name === "queued") watchQueue(store, data, waiting.signal);
       if (name === "started") {
         waiting.abort();
+        waited_s = sinceThen();
         setPhase(store, "painting");
         say(num > 1 ? `Painting ${num} pictures` : "Painting");
       }
@@ -165,8 +183,7 @@ async function follow(store, body, signal, told) {
       }
       if (name === "image_generation.completed") {
         numFinished += 1;
-        const total_s = (performance.now() - started) / 1000;
-        await told.onPicture(data.image_index, pictureOf(data, body, total_s));
+        await told.onPicture(data.image_index, pictureOf(data, asked, { waited_s, total_s: sinceThen() }));
       }
       bar.value = Math.min(1, (numShown + numFinished) / (num * (NUM_PREVIEWS + 1)));
     }
@@ -200,22 +217,34 @@ async function waitForRoom(store, waitS, signal) {
   setPhase(store, "waiting");
   const whole = Math.ceil(waitS);
   for (let left = whole; left > 0; left -= 1) {
-    say(`The server is full. It has room in about ${whole} s, and is then asked again.`, { aside: ` ${left} s left.` });
-    await pause(1000, signal);
+    say(`The server is full. It has room in about ${whole} s, and is asked again as soon as it has.`, { aside: ` ${left} s left.` });
+    await pause(LOOK_EVERY_MS, signal);
+    if (await hasRoom(signal)) return;
   }
 }
 
-function pictureOf(event, body, totalS) {
-  const { b64_json, image_index, type, plan, ...facts } = event;
+async function hasRoom(signal) {
+  try {
+    const { num_waiting, queue_capacity } = await call("studio/state", { signal });
+    return num_waiting < queue_capacity;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return false; // the next request tells what is wrong
+  }
+}
+
+function pictureOf(event, { prompt, plan: asked, settings }, times) {
+  const { b64_json, image_index, type, plan: _painted, ...facts } = event;
   const blob = toBlob(event);
   const own_s = Object.values(facts.timings_s ?? {}).reduce((sum, each) => sum + each, 0);
   return {
     id: `${Date.now()}-${image_index}-${facts.seed}`,
     createdAt: Date.now(),
     blob,
-    prompt: body.prompt,
-    plan: body.plan,
-    facts: { ...facts, bytes: blob.size, total_s: totalS, own_s },
+    prompt,
+    plan: { ...asked, prompt },
+    settings,
+    facts: { ...facts, bytes: blob.size, own_s, ...times },
   };
 }
 

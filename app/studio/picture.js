@@ -3,7 +3,7 @@
 import { at, fill, kilobytes, make, seconds } from "./dom.js";
 import { drawMasks } from "./masks.js";
 
-const STAGES = { queue: "Waited", encode: "Words", denoise: "Steps took", decode: "Pixels", file: "File" };
+const STAGES = { encode: "Words took", denoise: "Steps took", decode: "Pixels took" };
 
 export function mountPicture(store) {
   let url = null; // of what is in the frame
@@ -51,7 +51,8 @@ export function mountPicture(store) {
       showFacts(picture);
     }
     if (changed.has("work") && store.get("work").phase === "idle" && isPreview) dropPreview();
-    if (changed.has("plan") && !changed.has("picture")) at("frame").classList.remove("rests");
+    const isTouched = changed.has("plan") || (changed.has("selected") && store.get("selected") >= 0);
+    if (isTouched && !changed.has("picture")) at("frame").classList.remove("rests");
     if (changed.has("plan") || changed.has("picture")) {
       at("empty").hidden = Boolean(store.get("plan") ?? picture);
     }
@@ -66,28 +67,27 @@ export function mountPicture(store) {
 function showFacts(picture) {
   const { facts } = picture;
   const link = at("download");
-  link.download = `fewstroke-${facts.seed}.${facts.output_format ?? "png"}`;
+  link.download = `fewstroke-${facts.seed ?? "picture"}.${facts.output_format ?? "png"}`;
+  const took = (value) => (value === undefined ? undefined : seconds(value));
   const rows = {
     Seed: facts.seed,
     Variant: facts.variant,
     Steps: facts.steps,
     Guidance: facts.guidance,
     Size: facts.size,
+    Waited: took(facts.waited_s),
     ...Object.fromEntries(
-      Object.entries(STAGES).flatMap(([stage, name]) => {
-        const value = facts.timings_s?.[stage];
-        return value === undefined ? [] : [[name, seconds(value)]];
-      }),
+      Object.entries(STAGES).map(([stage, name]) => [name, took(facts.timings_s?.[stage])]),
     ),
-    "In all": seconds(facts.total_s),
+    "In all": took(facts.total_s),
     File: kilobytes(facts.bytes),
     Model: `${facts.model} ${facts.revision}`,
   };
   fill(
     at("facts"),
-    ...Object.entries(rows).map(([name, value]) =>
-      make("div", {}, make("dt", {}, name), make("dd", {}, String(value))),
-    ),
+    ...Object.entries(rows)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))),
   );
   fill(at("fallbacks"), ...(facts.fallbacks ?? []).map((text) => make("li", {}, text)));
   at("result").hidden = false;
@@ -112,11 +112,18 @@ function mountMasks(store) {
   async function draw() {
     const plan = store.get("plan");
     const server = store.get("server");
-    canvas.hidden = !(isOn() && plan && server);
+    canvas.hidden = !(isOn() && plan?.objects.length && server);
+    if (isOn() && !plan?.objects.length) at("said").textContent = "There are no regions yet whose masks could be shown.";
+    if (isOn() && !server) at("said").textContent = "The masks are shown when the server is back.";
     if (canvas.hidden) return;
     const share = store.get("settings").base_ratio;
     const baseShare = share === undefined ? server.base_ratio : Number(share);
-    await drawMasks(canvas, plan, { ...sizeOf(store), tokenPx: server.token_px, baseShare });
+    try {
+      await drawMasks(canvas, plan, { ...sizeOf(store), tokenPx: server.token_px, baseShare });
+    } catch (error) {
+      canvas.hidden = true;
+      at("said").textContent = error.message;
+    }
   }
 
   button.addEventListener("click", () => {
@@ -130,9 +137,17 @@ function mountMasks(store) {
 
 function mountBoxes() {
   const button = at("show-boxes");
+  const frame = at("frame");
+  // a finger cannot hover: it touches the picture to have the boxes back
+  frame.addEventListener("pointerdown", () => frame.classList.remove("rests"));
   button.addEventListener("click", () => {
+    if (frame.classList.contains("rests") && !frame.classList.contains("bare")) {
+      frame.classList.remove("rests");
+      return;
+    }
     const isOn = button.getAttribute("aria-pressed") !== "true";
     button.setAttribute("aria-pressed", String(isOn));
-    at("frame").classList.toggle("bare", !isOn);
+    frame.classList.toggle("bare", !isOn);
+    frame.classList.remove("rests");
   });
 }

@@ -2,6 +2,7 @@
 
 export const VERSION = 1;
 export const LEAST_EDGE = 0.02;
+export const MOST_DEPTH = 1000;
 export const EDGES = ["x0", "y0", "x1", "y1"];
 const TEXTS = ["content", "topic", "background", "details", "style", "negative"];
 
@@ -58,13 +59,24 @@ function readObject(data, place) {
   for (const name of ["z", "weight"]) {
     if (!Number.isFinite(thing[name])) throw new Error(`${path}.${name} must be a number.`);
   }
-  if (typeof thing.mask === "string") return thing;
+  if (typeof thing.mask === "string") {
+    if (!isBase64(thing.mask)) throw new Error(`${path}.mask is no picture in base64.`);
+    return thing;
+  }
   const { box } = thing;
   if (!box || !EDGES.every((edge) => Number.isFinite(box[edge]) && box[edge] >= 0 && box[edge] <= 1)) {
     throw new Error(`${path}.box needs x0, y0, x1 and y1 between 0 and 1.`);
   }
   if (box.x0 >= box.x1 || box.y0 >= box.y1) throw new Error(`${path}.box is inverted or empty.`);
   return thing;
+}
+
+function isBase64(text) {
+  try {
+    return atob(text).length > 0;
+  } catch {
+    return false;
+  }
 }
 
 /** Move a box as a whole, as far as the picture reaches. */
@@ -88,7 +100,7 @@ export function tidy(box) {
   return { x0: short(x0), y0: short(y0), x1: short(x1), y1: short(y1) };
 }
 
-/** A copy that stands a little aside. */
+/** A copy that stands a little aside, in front of the other. */
 export function duplicated(thing) {
   const copy = structuredClone(thing);
   if (copy.box) {
@@ -96,6 +108,7 @@ export function duplicated(thing) {
     const dy = copy.box.y1 + 0.05 <= 1 ? 0.05 : -0.05;
     copy.box = moved(copy.box, dx, dy);
   }
+  copy.z = Math.min(copy.z + 1, MOST_DEPTH);
   return copy;
 }
 
@@ -114,6 +127,11 @@ export function hueOf(index) {
 /** The order in which regions are drawn: the front comes last. */
 export function fromBackToFront(objects) {
   return objects.map((_, index) => index).sort((a, b) => objects[a].z - objects[b].z || a - b);
+}
+
+/** The order in which people read regions: the front comes first, equals as in the plan. */
+export function fromFrontToBack(objects) {
+  return objects.map((_, index) => index).sort((a, b) => objects[b].z - objects[a].z || a - b);
 }
 
 export function clamp(value, low, high) {

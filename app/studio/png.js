@@ -8,10 +8,12 @@ const KEYWORD = "fewstroke";
 /**
  * Read how a picture was made.
  * @param {ArrayBuffer} buffer a file
- * @returns {{prompt: string, plan: object, settings: object}}
+ * @param {object|null} model what is served, to find the variant that painted it
+ * @returns {{prompt: string, plan: object, settings: object, facts: object, notes: string[]}} what
+ *   it takes to paint it again, what is known of it, and what cannot be had again
  * @throws {Error} in words, if it is no PNG or carries nothing of ours
  */
-export function readOrigin(buffer) {
+export function readOrigin(buffer, model) {
   const text = findText(new DataView(buffer), KEYWORD);
   if (text === null) {
     throw new Error(
@@ -20,14 +22,37 @@ export function readOrigin(buffer) {
   }
   const record = JSON.parse(text);
   const prompt = String(record.prompt ?? "");
-  const settings = {};
-  const named = { seed: "seed", num_steps: "steps", guidance_scale: "guidance" };
-  for (const [from, to] of Object.entries(named)) {
-    const value = record[from];
+  const variant = variantOf(record.revision, model);
+  const facts = {
     // a seed that JavaScript cannot hold exactly would be another seed
-    if (Number.isSafeInteger(value) || (to === "guidance" && Number.isFinite(value))) settings[to] = String(value);
+    seed: Number.isSafeInteger(record.seed) ? record.seed : undefined,
+    variant,
+    steps: record.num_steps,
+    guidance: record.guidance_scale,
+    size: `${record.width}x${record.height}`,
+    model: record.model,
+    revision: record.revision,
+    output_format: "png",
+    bytes: buffer.byteLength,
+  };
+  const notes = [];
+  if (facts.seed === undefined) notes.push("Its seed is too large for a browser.");
+  if (variant === undefined) {
+    notes.push(`It was painted by ${record.model} ${record.revision}, which is not served here: painted again it comes out otherwise.`);
   }
-  return { prompt, plan: planOf(record, prompt), settings };
+  return { prompt, plan: planOf(record, prompt), settings: settingsOf(record, facts, model), facts, notes };
+}
+
+function variantOf(revision, model) {
+  return Object.entries(model?.served ?? {}).find(([, card]) => card.revision === revision)?.[0];
+}
+
+function settingsOf({ num_steps, guidance_scale, base_share }, { size }, model) {
+  const numbers = { steps: num_steps, guidance: guidance_scale, base_ratio: base_share };
+  const known = Object.entries(numbers).filter(([, value]) => Number.isFinite(value));
+  const settings = Object.fromEntries(known.map(([name, value]) => [name, String(value)]));
+  if (model?.sizes.includes(size)) settings.size = size;
+  return settings;
 }
 
 function planOf(record, prompt) {

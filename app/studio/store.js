@@ -83,6 +83,16 @@ export class Store {
     this.set({ plan, selected: bounded(selected ?? this.#state.selected, plan) });
   }
 
+  /** Go back to a picture: its plan, which can be undone, its sentence and its settings. */
+  recall(picture) {
+    const { planner, count } = this.#state.settings;
+    const { seed, variant } = picture.facts;
+    const settings = { planner, count, ...picture.settings, variant, seed: seed === undefined ? seed : String(seed) };
+    const known = Object.entries(settings).filter(([, value]) => value !== undefined);
+    this.edit(() => picture.plan, { selected: -1 });
+    this.set({ prompt: picture.prompt, settings: Object.fromEntries(known), picture });
+  }
+
   undo() {
     this.#travel(this.#undo, this.#redo);
   }

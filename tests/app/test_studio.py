@@ -99,3 +99,10 @@ def test_no_file_of_the_page_is_longer_than_a_sitting() -> None:
     own = [path for path in FOLDER.iterdir() if path.is_file()]
     long = [path.name for path in own if len(path.read_text("ascii").splitlines()) > MAX_LINES]
     assert not long
+
+
+def test_the_page_can_be_asked_for_without_its_body(http: httpx2.Client) -> None:
+    answer = http.head("/studio/")
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert http.head("/studio", follow_redirects=True).url.path == "/studio/"

@@ -79,9 +79,11 @@ class Studio:
     def set(self, name: str, value: str) -> None:
         self.unfold(f"#{name}")
         self.page.fill(f"#{name}", value)
+        self.page.press(f"#{name}", "Tab")
 
     def unfold(self, selector: str) -> None:
-        self.page.eval_on_selector(selector, "e => (e.closest('details').open = true)")
+        opened = "e => e.closest('details')?.setAttribute('open', '')"
+        self.page.eval_on_selector(selector, opened)
 
     def grab(self, name: str) -> None:
         """Keep a small screenshot where STUDIO_SCREENSHOTS asks for it."""
@@ -89,6 +91,16 @@ class Studio:
         if folder:
             image = Image.open(BytesIO(self.page.screenshot()))
             image.quantize(160).save(Path(folder) / f"{name}.png", optimize=True)
+
+    def drop(self, name: str, content: bytes) -> None:
+        self.page.evaluate(
+            """([name, bytes]) => {
+                const held = new DataTransfer();
+                held.items.add(new File([new Uint8Array(bytes)], name));
+                dispatchEvent(new DragEvent("drop", { dataTransfer: held, cancelable: true }));
+            }""",
+            [name, list(content)],
+        )
 
     @property
     def unexpected(self) -> list[str]:

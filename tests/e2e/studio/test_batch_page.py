@@ -21,15 +21,17 @@ def test_sentences_become_pictures_in_a_zip(studio: Studio, tmp_path: Path) -> N
     page.click("#start-batch")
     studio.says("is finished: 3 of 3", "#batch-counts")
     expect(page.locator("#batch-pictures img")).to_have_count(3)
-    expect(page.locator("#batch-pictures")).to_contain_text("picture-3, seed 42")
+    last = page.locator("#batch-pictures li").last
+    expect(last).to_contain_text("a dog")
+    expect(last).to_contain_text("line-4, seed 42")
     with page.expect_download() as download:
         page.click("#zip")
     file = tmp_path / "batch.zip"
     download.value.save_as(file)
     with zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == [f"picture-{number}.png" for number in (1, 2, 3)]
-        assert Image.open(BytesIO(archive.read("picture-2.png"))).size == (128, 128)
+        assert archive.namelist() == [f"line-{number}.png" for number in (1, 3, 4)]
+        assert Image.open(BytesIO(archive.read("line-3.png"))).size == (128, 128)
 
 
 def test_a_file_with_a_fault_is_answered_by_line(studio: Studio, tmp_path: Path) -> None:
@@ -46,11 +48,24 @@ def test_a_request_that_fails_leaves_the_others(studio: Studio, tmp_path: Path) 
     bad = {"prompt": "a dog", "steps": 5000}
     send(studio, tmp_path, request("good", {"prompt": "a dog"}) + request("bad", bad))
     studio.says("1 of 2 painted, 1 failed", "#batch-counts")
-    studio.says("bad: 5000 steps are too many", "#batch-errors")
+    studio.says("bad (a dog): 5000 steps are too many", "#batch-errors")
     expect(page.locator("#batch-pictures img")).to_have_count(1)
     page.reload()
     page.locator("#batches button").first.click()
-    studio.says("bad: 5000 steps are too many", "#batch-errors")
+    studio.says("bad (a dog): 5000 steps are too many", "#batch-errors")
+    expect(page.locator("#batches li").first).to_contain_text("1 of 2, 1 failed")
+
+
+def test_a_dropped_file_is_answered_on_the_page_where_it_was_dropped(studio: Studio) -> None:
+    line = request("dropped", {"prompt": "a dog"}).encode()
+    studio.drop("some.jsonl", line)
+    studio.says("drop it on the Batch page")
+    studio.page.click("#nav-batch")
+    studio.drop("some.jsonl", line)
+    studio.says("is finished: 1 of 1", "#batch-counts")
+    studio.drop("odd.png", b"no picture")
+    studio.says("This is no PNG file")
+    expect(studio.page.locator("#page-paint")).to_be_visible()
 
 
 def test_a_batch_is_cancelled(stepped: SteppedPainter, open_studio: Open) -> None:

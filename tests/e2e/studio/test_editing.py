@@ -78,6 +78,7 @@ def test_every_edit_can_be_undone_and_done_again(studio: Studio) -> None:
     page.click("#regions li:nth-child(1) button")
     for name, value in [("low", "green"), ("weight", "2.5"), ("left", "3"), ("z", "4")]:
         page.fill(f"#{name}", value)
+        page.keyboard.press("Tab")
         plans.append(studio.plan)
     page.click("#duplicate")
     plans.append(studio.plan)

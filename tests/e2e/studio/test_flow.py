@@ -48,11 +48,17 @@ def test_a_sentence_becomes_a_picture_whose_file_gives_all_of_it_back(
     page.evaluate("scrollTo(0, 0)")
     studio.grab("studio-picture")
     forget_everything(studio)
-    drop(page, file)
+    studio.drop(file.name, file.read_bytes())
     studio.says("gave back its plan")
     assert studio.plan == plan
     assert page.input_value("#seed") == "7"
+    assert page.input_value("#variant") == "teacher"
     assert page.input_value("#prompt") == plan["prompt"]
+    dropped = pixels_of(studio)
+    page.fill("#prompt", "a green tree")
+    page.fill("#prompt", plan["prompt"])
+    studio.paint()
+    assert pixels_of(studio) == dropped, "the picture in the file can be painted again"
 
 
 def test_history_and_draft_outlive_a_reload(painted: Studio) -> None:
@@ -131,14 +137,3 @@ def forget_everything(studio: Studio) -> None:
     page.reload()
     studio.wait_until_interactive()
     assert page.input_value("#json") == ""
-
-
-def drop(page: Any, file: Path) -> None:
-    page.evaluate(
-        """([name, bytes]) => {
-            const held = new DataTransfer();
-            held.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-            dispatchEvent(new DragEvent("drop", { dataTransfer: held, cancelable: true }));
-        }""",
-        [file.name, list(file.read_bytes())],
-    )
