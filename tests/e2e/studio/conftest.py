@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.main import load_painter
-from app.settings import Settings, shipped_model
+from app.main import load_painters
+from app.settings import Settings
 from tests.app.conftest import RunningServer, SteppedPainter, running_server, stepped
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
@@ -89,8 +89,9 @@ class Studio:
         """Keep a small screenshot where STUDIO_SCREENSHOTS asks for it."""
         folder = os.environ.get("STUDIO_SCREENSHOTS")
         if folder:
+            self.page.mouse.move(2, 2)
             image = Image.open(BytesIO(self.page.screenshot()))
-            image.quantize(160).save(Path(folder) / f"{name}.png", optimize=True)
+            image.convert("RGB").save(Path(folder) / f"{name}.png", optimize=True)
 
     def drop(self, name: str, content: bytes) -> None:
         self.page.evaluate(
@@ -118,7 +119,9 @@ def browser() -> Iterator[Any]:
         own = driver.chromium.executable_path
         found = next(filter(None, map(shutil.which, BROWSERS)), own if Path(own).exists() else None)
         if found is None:
-            pytest.skip("There is no Chromium: apt-get install chromium, or tools/setup.sh browser")
+            missing = "There is no Chromium: apt-get install chromium, or tools/setup.sh browser"
+            # where nobody looks, a page that was never opened must not pass
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         launched = driver.chromium.launch(executable_path=found, args=arguments)
         yield launched
@@ -189,9 +192,9 @@ def studio(quick_server: RunningServer, open_studio: Open) -> Studio:
 
 @pytest.fixture(scope="package")
 def shipped_server() -> Iterator[RunningServer]:
-    """The model of the repository, as it is shipped."""
-    painter = load_painter(Settings(device="cpu"), str(shipped_model()), None)
-    with running_server(painter, is_warm=False) as running:
+    """The model of the repository, in all variants that are shipped."""
+    painters = load_painters(Settings(device="cpu", serve_variants="all"))
+    with running_server(*painters.values(), is_warm=False) as running:
         give_up_at = time.monotonic() + WARM_WITHIN_S
         while not running.service.readiness.is_ready:
             assert time.monotonic() < give_up_at, "the model never became warm"

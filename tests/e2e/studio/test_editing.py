@@ -8,7 +8,8 @@ from playwright.sync_api import expect
 
 from pipelines.region_spec import Region
 from pipelines.regions import token_weights
-from tests.e2e.studio.conftest import PROMPT, Studio
+from tests.app.conftest import RunningServer
+from tests.e2e.studio.conftest import PROMPT, Open, Studio
 
 MARKUP = "<img src=x onerror=window.hacked=1><b>bold</b>"
 
@@ -212,3 +213,63 @@ def tab_to(page: Any, name: str) -> None:
             return
         page.keyboard.press("Tab")
     raise AssertionError(f"{name} cannot be reached with Tab")
+
+
+def test_a_finger_has_the_boxes_back_after_painting(
+    quick_server: RunningServer, open_studio: Open
+) -> None:
+    studio = open_studio(
+        quick_server, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    page = studio.page
+    before = studio.make_plan()["objects"][0]["box"]
+    studio.paint()
+    expect(page.locator("#stage")).to_have_css("opacity", "0")
+    page.tap("#frame")
+    expect(page.locator("#stage")).to_have_css("opacity", "1")
+    studio.paint()
+    expect(page.locator("#stage")).to_have_css("opacity", "0")
+    page.tap("#regions li:nth-child(1) button")
+    expect(page.locator("#stage")).to_have_css("opacity", "1")
+    studio.paint()
+    page.tap("#show-boxes")
+    expect(page.locator("#stage")).to_have_css("opacity", "1")
+    page.tap("#new-box")
+    swipe(studio, (0.1, 0.1), (0.4, 0.3))
+    assert len(studio.plan["objects"]) == 3
+    assert studio.plan["objects"][0]["box"] == before, "a finger draws only after New box"
+
+
+def swipe(studio: Studio, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page = studio.page
+    page.locator("#stage").scroll_into_view_if_needed()
+    frame = page.locator("#stage").bounding_box()
+    assert frame is not None
+    fingers = page.context.new_cdp_session(page)
+    for kind, places in [
+        ("touchStart", [start]),
+        ("touchMove", [((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)]),
+        ("touchMove", [end]),
+        ("touchEnd", []),
+    ]:
+        points = [
+            {"x": frame["x"] + x * frame["width"], "y": frame["y"] + y * frame["height"]}
+            for x, y in places
+        ]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_the_front_comes_first_in_the_list(studio: Studio) -> None:
+    page = studio.page
+    studio.make_plan()
+    page.click("#regions li:nth-child(2) button")
+    page.click("#forward")
+    expect(page.locator("#regions li").first).to_contain_text("2 a cat")
+    expect(page.locator("#regions li").first).to_contain_text("depth 1")
+    page.click("#new-box")
+    drag(studio, (0.05, 0.02), (0.3, 0.2))
+    assert [thing["z"] for thing in studio.plan["objects"]] == [0, 1, 2]
+    page.click("#delete")
+    page.click("#delete")
+    page.click("#delete")
+    assert page.evaluate("document.activeElement.id") == "new-box"

@@ -19,7 +19,6 @@ def painted(shipped_server: RunningServer, open_studio: Open) -> Studio:
     studio.make_plan()
     studio.set("steps", STEPS)
     studio.set("seed", "7")
-    studio.grab("studio-plan")
     count_pictures(studio.page)
     studio.paint()
     return studio
@@ -44,9 +43,6 @@ def test_a_sentence_becomes_a_picture_whose_file_gives_all_of_it_back(
     origin = read_png_spec(file.read_bytes())
     assert (origin.spec.seed, origin.spec.num_steps) == (7, int(STEPS))
 
-    page.mouse.move(2, 2)
-    page.evaluate("scrollTo(0, 0)")
-    studio.grab("studio-picture")
     forget_everything(studio)
     studio.drop(file.name, file.read_bytes())
     studio.says("gave back its plan")
@@ -59,6 +55,29 @@ def test_a_sentence_becomes_a_picture_whose_file_gives_all_of_it_back(
     page.fill("#prompt", plan["prompt"])
     studio.paint()
     assert pixels_of(studio) == dropped, "the picture in the file can be painted again"
+
+
+def test_every_shipped_variant_paints_the_same_plan_side_by_side(
+    shipped_server: RunningServer, open_studio: Open
+) -> None:
+    studio = open_studio(shipped_server)
+    page = studio.page
+    studio.make_plan("a yellow star above a green tree")
+    studio.grab("studio-plan")
+    studio.set("seed", "11")
+    page.eval_on_selector("#settings", "form => (form.closest('details').open = false)")
+    studio.paint()
+    page.evaluate("scrollTo(0, 0)")
+    studio.grab("studio-picture")
+    page.click("#compare")
+    studio.says("3 pictures with seed 11")
+    captions = page.locator("#cards li p").all_inner_texts()
+    assert [caption.split(",")[0] for caption in captions] == ["teacher", "rdd-4", "low-bit"]
+    assert "32 bits a weight" in captions[1]
+    assert len(set(shown_in(page, "#cards img"))) == 3
+    page.locator("#sets").scroll_into_view_if_needed()
+    page.locator("#sets-title").evaluate("title => title.scrollIntoView()")
+    studio.grab("studio-sets")
 
 
 def test_history_and_draft_outlive_a_reload(painted: Studio) -> None:
@@ -107,16 +126,21 @@ def test_the_same_seed_gives_the_same_picture_again(painted: Studio) -> None:
 
 
 def pixels_of(studio: Studio) -> str:
-    return studio.page.evaluate(
-        """async () => {
-            const image = document.getElementById("picture");
+    [digest] = shown_in(studio.page, "#picture")
+    return digest
+
+
+def shown_in(page: Any, selector: str) -> list[str]:
+    return page.eval_on_selector_all(
+        selector,
+        """(images) => Promise.all(images.map(async (image) => {
             await image.decode();
             const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
             const context = canvas.getContext("2d");
             context.drawImage(image, 0, 0);
             const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
             return [...new Uint8Array(await crypto.subtle.digest("SHA-256", pixels))].join(" ");
-        }"""
+        }))""",
     )
 
 
