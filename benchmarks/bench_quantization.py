@@ -4,7 +4,8 @@
         --output benchmarks/results/quantization.json
     python -m benchmarks.bench_quantization gradient --run-dir runs/gradient \
         --output benchmarks/results/quantization.json
-    python -m benchmarks.bench_quantization table --features runs/features --run-dir runs/table \
+    fewstroke distill classifier
+    python -m benchmarks.bench_quantization table --run-dir runs/table \
         --output benchmarks/results/quantization.json
 
 `table` quantizes what is missing, so that it goes on where it was stopped. A figure that was not
@@ -41,8 +42,10 @@ def sizes(
 @app.command()
 def table(
     *,
-    features: Annotated[Path, typer.Option(help="Feature network to measure in.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of all quantizations.")],
+    features: Annotated[Path, typer.Option(help="Classifier of scenes to measure in.")] = Path(
+        "runs/classifier/classifier"
+    ),
     model: Annotated[str, typer.Option(help="Checkpoint.")] = "checkpoints/emoji-scenes",
     variant: Annotated[str | None, typer.Option(help="Its float variant.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Methods; all of them.")] = None,

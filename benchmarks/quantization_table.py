@@ -1,17 +1,23 @@
-"""Every method at every width: quantize, paint the same prompts and seeds, measure."""
+"""Every method at every width: quantize, paint the same prompts and seeds, measure.
+
+Distances are of latents, in the feature space of the classifier of scenes: the same in which
+students are measured. Pictures are decoded for PSNR only.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.devices import best_device
 from core.recipes import configured
+from distill.captioned import load_teacher, unseen_scenes
 from distill.features import FeatureNetwork, load_classifier
 from evaluation.distance_table import over_runs
 from evaluation.distances import Distance, features, frechet_distance, kernel_distance, space_name
@@ -23,7 +29,7 @@ from quant.quantize import Task, prepare, quantize
 from quant.recipes import SETTINGS
 from quant.trajectory import Sampling, sample
 
-PROMPT_SEED = 3_000_000
+NUM_DECODED = 64  # pictures that the peak signal-to-noise ratio is of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +59,7 @@ def measure_table(
     Args:
         model: Checkpoint folder.
         variant: Its float variant; None takes the default.
-        feature_dir: Feature network to measure in.
+        feature_dir: Classifier of scenes to measure in.
         run_dir: Folder of all quantizations; `table.json` in it holds paired distances and kernel
             distances too, and names the feature space.
         cells: What is measured.
@@ -61,9 +67,10 @@ def measure_table(
     Returns:
         Headline figures: Frechet distances from real scenes, with 95 % intervals.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
     bench = _Bench(model, variant, load_classifier(feature_dir), cells)
     rows: dict[str, object] = {"space": space_name(bench.network), "float": bench.float_row()}
-    figures: dict[str, object] = {"float_distance": bench.distance(bench.float_pictures).value}
+    figures: dict[str, object] = {"float_distance": bench.distance(bench.float_latents).value}
     for bits in cells.precisions:
         for method in cells.methods:
             found = [bench.cell(method, bits, seed, run_dir) for seed in cells.seeds]
@@ -71,7 +78,7 @@ def measure_table(
             rows[f"{method}_{bits}"] = [row for _, row in found]
             name = f"distance_{method}_{bits}"
             figures |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-            run_dir.mkdir(parents=True, exist_ok=True)
+            print(f"{name}: {mean}", flush=True)
             (run_dir / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
     return figures
 
@@ -121,9 +128,15 @@ class _Bench:
     ) -> None:
         self.pipeline, self.info = _pipeline(model, variant)
         self.network, self.cells = network, cells
-        self.prompts = scene_prompts()
-        self.real = features(network, self._scenes())
-        self.float_pictures = self.paint(self.pipeline.transformer)
+        checkpoint = open_checkpoint(model, variant=variant)
+        teacher = load_teacher(checkpoint.root, checkpoint.transformer)
+        scenes = unseen_scenes(teacher, num_scenes=cells.num_images)
+        clean = teacher.task.clean(scenes)
+        network.check(clean)
+        self.prompts: Sequence[str] = scenes["captions"]
+        self.real = features(network, clean)
+        self.float_latents = self.paint(self.pipeline.transformer)
+        self.float_pictures = self.decode(self.float_latents)
 
     def cell(
         self, method: str, bits: str, seed: int, run_dir: Path
@@ -137,48 +150,42 @@ class _Bench:
             guidance=self.info.default_guidance,
         )
         folder = run_dir / f"{method}-{bits}-{seed}"
-        pictures = self.paint(quantize(self.pipeline, task, self.prompts, folder))
-        distance = self.distance(pictures)
-        return distance, {"seed": seed, "frechet": distance.value, **self._paired(pictures)}
+        file = folder / f"measured-{len(self.prompts)}.json"
+        if not file.exists():
+            latents = self.paint(quantize(self.pipeline, task, scene_prompts(), folder))
+            distance = self.distance(latents)
+            row = {"frechet": asdict(distance), **self._paired(latents)}
+            file.write_text(json.dumps(row, indent=1) + "\n")
+        row = json.loads(file.read_text())
+        return Distance(**row["frechet"]), {"seed": seed, **row}
 
     def float_row(self) -> Mapping[str, object]:
-        return {"frechet": self.distance(self.float_pictures).value}
+        return {"frechet": asdict(self.distance(self.float_latents))}
 
-    def distance(self, pictures: Float[Tensor, "n 3 h w"]) -> Distance:
-        return frechet_distance(self.real, features(self.network, pictures))
+    def distance(self, latents: Float[Tensor, "n c h w"]) -> Distance:
+        return frechet_distance(self.real, features(self.network, latents))
 
-    def paint(self, transformer: nn.Module) -> Float[Tensor, "n 3 h w"]:
+    def paint(self, transformer: nn.Module) -> Float[Tensor, "n c h w"]:
         sampling = Sampling(
             num_steps=self.info.default_steps, guidance=self.info.default_guidance, batch_size=16
         )
-        count = self.cells.num_images
-        words = self.prompts(count, PROMPT_SEED)
+        seeds = range(len(self.prompts))
         with painting_with(self.pipeline, transformer):
-            drawn = [
-                torch.from_numpy(part)
-                for part in sample(self.pipeline, words, range(count), sampling, output_type="np")
-            ]
-        return torch.cat(drawn).permute(0, 3, 1, 2) * 2 - 1
+            drawn = list(sample(self.pipeline, self.prompts, seeds, sampling))
+        return torch.cat(drawn).float().cpu()
 
-    def _paired(self, pictures: Tensor) -> dict[str, object]:
-        mine, theirs = (features(self.network, p) for p in (pictures, self.float_pictures))
-        kernel = kernel_distance(self.real, mine)
+    def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[np.ndarray, "m 3 h w"]:
+        vae = self.pipeline.vae
+        with torch.inference_mode():
+            scaled = latents[:NUM_DECODED].to(vae.device) / vae.config.scaling_factor
+            pictures = vae.decode(scaled, return_dict=False)[0]
+        return (pictures.clamp(-1, 1) / 2 + 0.5).cpu().numpy()
+
+    def _paired(self, latents: Tensor) -> dict[str, object]:
+        mine, theirs = (features(self.network, x) for x in (latents, self.float_latents))
         scale = theirs.square().sum(dim=1).mean()
         return {
-            "psnr_to_float_db": psnr_db(
-                pictures.numpy() / 2 + 0.5, self.float_pictures.numpy() / 2 + 0.5
-            ),
+            "psnr_to_float_db": psnr_db(self.decode(latents), self.float_pictures),
             "features_to_float": float((mine - theirs).square().sum(dim=1).mean() / scale),
-            "kernel": kernel.value,
+            "kernel": kernel_distance(self.real, mine).value,
         }
-
-    def _scenes(self) -> Float[Tensor, "n 3 h w"]:
-        from scenes.compose import render, sample_scene
-        from scenes.sprites import SpriteSheet
-
-        sheet = SpriteSheet()
-        seeds = range(PROMPT_SEED, PROMPT_SEED + self.cells.num_images)
-        drawn = [render(sample_scene(s, split="train", sheet=sheet), sheet) for s in seeds]
-        return torch.stack(
-            [torch.from_numpy(x).permute(2, 0, 1).float() / 127.5 - 1 for x in drawn]
-        )

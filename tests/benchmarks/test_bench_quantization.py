@@ -1,6 +1,12 @@
 import json
 
-from benchmarks.bench_quantization import METHODS, PRECISIONS, unmeasured
+import pytest
+import torch
+
+from benchmarks.bench_quantization import METHODS, PRECISIONS, main, unmeasured
+from distill.classifier import latent_classifier
+from distill.features import save_classifier
+from tests.distill.conftest import checkpoint, own_checkpoint  # noqa: F401 - fixtures
 
 
 def test_what_was_not_measured_is_null_and_what_was_is_kept():
@@ -9,3 +15,38 @@ def test_what_was_not_measured_is_null_and_what_was_is_kept():
     assert figures["distance_mpq_w2a4_low"] is None
     assert len(figures) == 3 * len(METHODS) * len(PRECISIONS) + 3
     assert json.dumps(figures)
+
+
+@pytest.mark.slow
+def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again(
+    own_checkpoint,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    torch.manual_seed(0)
+    classifier = latent_classifier(channels=12, widths=(8,), num_blocks=1, trained_on="abc")
+    folder = save_classifier(classifier, tmp_path / "classifier", metrics={})
+    output = tmp_path / "quantization.json"
+    words = ["table", "--model", str(own_checkpoint), "--features", str(folder)]
+    words += ["--run-dir", str(tmp_path / "table"), "--recipe", "quick", "--num-images", "16"]
+    words += ["--method", "minmax", "--seed", "0", "--output", str(output)]
+    for bits in ("w8a8", "w2a4"):
+        words += ["--precision", bits]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    table = json.loads((tmp_path / "table" / "table.json").read_text())
+    eight, two = (table[f"minmax_{bits}"][0] for bits in ("w8a8", "w2a4"))
+    assert eight["psnr_to_float_db"] > two["psnr_to_float_db"] + 10
+    assert eight["features_to_float"] < two["features_to_float"]
+    figures = json.loads(output.read_text())
+    assert figures["distance_minmax_w8a8"] == eight["frechet"]["value"]
+    assert figures["distance_mpq_w8a8"] is None
+
+    for file in (tmp_path / "table").glob("*/measured-16.json"):
+        row = json.loads(file.read_text())
+        file.write_text(json.dumps(row | {"kernel": 7.0}))
+    with pytest.raises(SystemExit):
+        main(words)
+    again = json.loads((tmp_path / "table" / "table.json").read_text())
+    assert again["minmax_w2a4"][0]["kernel"] == 7.0
