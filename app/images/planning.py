@@ -4,7 +4,6 @@ from app.schemas.regions import NO_PLANNER
 from app.settings import Settings
 from core.errors import ConfigError
 from llm_prompting.cache import PlanCache
-from llm_prompting.openai_backend import OpenAIBackend
 from llm_prompting.plan import PlanLimits
 from llm_prompting.planner import Planner
 
@@ -25,6 +24,9 @@ def make_planner(settings: Settings) -> Planner:
     limits = PlanLimits(max_prompt_chars=settings.max_prompt_chars)
     backends = []
     if settings.llm_model:
+        # half a second of the server's start, for those who have a language model
+        from llm_prompting.openai_backend import OpenAIBackend
+
         key = settings.llm_key.get_secret_value() if settings.llm_key else "none"
         backends.append(
             OpenAIBackend(

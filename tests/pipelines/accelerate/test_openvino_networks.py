@@ -15,6 +15,7 @@ from pipelines.accelerate import openvino_networks, openvino_runtime
 from pipelines.accelerate.choose import EXACT, ROUNDED
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
+from pipelines.accelerate.shelf import Shelf
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, core, why_not
 from pipelines.region_spec import Region
 from pipelines.regional_forms import KeysValues, Mixer, make_mixer
@@ -158,15 +159,16 @@ def test_other_flavours_of_pixart(
     assert ours.networks.execution.fallbacks == {}
 
 
-def test_the_next_start_compiles_nothing_and_paints_the_same_bits(
+def test_the_next_start_compiles_and_compares_nothing_and_paints_the_same_bits(
     compiled: TextToImage, load: Callable[..., TextToImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = compiled.generate([PLAIN, replace(PLAIN, seed=4)])
 
     def refuse(*_: object) -> None:
-        raise AssertionError("compiled again")
+        raise AssertionError("compiled or compared again")
 
     monkeypatch.setattr(openvino_networks, "to_graph", refuse)
+    monkeypatch.setattr(OpenvinoNetworks, "_compare", refuse)
     again = load("openvino")
     found = again.generate([PLAIN, replace(PLAIN, seed=4)])
     assert [one.image.tobytes() for one in found] == [one.image.tobytes() for one in expected]
@@ -190,20 +192,21 @@ def test_what_does_not_compile_is_painted_by_torch_named_once_and_counted(
     assert sum("no such operation" in record.message for record in caplog.records) == len(counts)
 
 
-def test_a_network_that_comes_out_otherwise_is_never_used(
-    compiled: TextToImage, model: TextToImage, folder: Path
+def test_a_network_that_comes_out_otherwise_is_never_used_nor_kept(
+    compiled: TextToImage, model: TextToImage, folder: Path, tmp_path: Path
 ) -> None:
     networks = OpenvinoNetworks(
         model.parts,
         model.info.latent_factor,
         execution=Execution("openvino", tolerance=1e-12),
         revision="other",
-        shelf=None,
+        shelf=Shelf(tmp_path),
         rounding=Rounding(),
     )
     ours = TextToImage(open_checkpoint(folder), model.parts, networks=networks, num_rows=1)
     assert ours.generate([PLAIN])[0].image.tobytes() == model.generate([PLAIN])[0].image.tobytes()
     assert networks.execution.fallbacks["transformer"] == PLAIN.num_steps
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tiles_and_mixtures_of_others_go_through_torch(
