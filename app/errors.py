@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from core.errors import (
+    JSON_KINDS,
     CapacityError,
     CheckpointError,
     ConfigError,
@@ -239,6 +240,12 @@ def describe_invalid(error: Mapping[str, object]) -> tuple[str, str | None, str]
         return f"Unknown field `{path}`. See /openapi.json.", path, "unknown_parameter"
     if kind == "unsupported_value":
         return f"`{path}`: {found}", path, "unsupported_value"
+    if kind == "too_long" and isinstance(context := error.get("ctx"), Mapping):
+        num, most = context["actual_length"], context["max_length"]
+        return f"`{path}` has {num} entries: at most {most}.", path, "invalid_value"
+    if kind in JSON_KINDS:
+        shown = _shortened(error.get("input"))
+        return f"`{path}` must be {JSON_KINDS[kind]}, not {shown}.", path, "invalid_value"
     return f"`{path}`: {found}, not {_shortened(error.get('input'))}.", path, "invalid_value"
 
 

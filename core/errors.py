@@ -147,3 +147,16 @@ class UnsupportedError(FewstrokeError):
     """This hardware, model class or build cannot do what was asked."""
 
     code = "unsupported"
+
+
+JSON_KINDS = {
+    kind: words
+    for words, kinds in {
+        "a JSON object": ("dict_type", "model_type", "model_attributes_type", "mapping_type"),
+        "a list": ("list_type", "tuple_type", "set_type"),
+        "a text": ("string_type",),
+        "true or false": ("bool_type",),
+    }.items()
+    for kind in kinds
+}
+"""What pydantic's findings ask for, in the words of JSON and not of Python."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.errors import InputError
+from core.errors import JSON_KINDS, InputError
 
 SCHEMA_VERSION = 1
 
@@ -308,9 +308,13 @@ def dotted(path: tuple[int | str, ...], root: str) -> str:
 
 def _first_error(error: ValidationError, root: str) -> tuple[str, str]:
     first = error.errors(include_url=False)[0]
-    path = dotted(first["loc"], root)
+    path, kind = dotted(first["loc"], root), first["type"]
     message = first["msg"].removeprefix("Value error, ")
-    known = first["type"] in {"missing", "value_error"}
+    if kind in JSON_KINDS:
+        message = f"must be {JSON_KINDS[kind]}"
+    if kind == "extra_forbidden":
+        message = "no field of a plan is called so"
+    known = kind in {"missing", "value_error"}
     value = "" if known else f" (got {_shown(first['input'])})"
     more = error.error_count() - 1
     others = f" {more} more fields are wrong as well." if more else ""

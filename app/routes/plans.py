@@ -1,5 +1,6 @@
 """From a sentence to a scene plan, before anything is painted."""
 
+import re
 from typing import Any
 
 import structlog
@@ -15,6 +16,9 @@ from llm_prompting.plan import PlanLimits, ScenePlan
 
 router = APIRouter(prefix="/v1", tags=["plans"])
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+_SIZE = re.compile(r"auto|[1-9]\d{0,4}x[1-9]\d{0,4}")
 
 
 class PlanRequest(BaseModel):
@@ -39,7 +43,9 @@ class PlanRequest(BaseModel):
         "server's.",
     )
     size: str | None = Field(
-        None, max_length=20, description='Shape of the picture as "1024x768"; by default square.'
+        None,
+        max_length=20,
+        description='Shape of the picture as "1024x768"; by default, and with "auto", square.',
     )
 
 
@@ -79,5 +85,10 @@ async def make_plan(body: PlanRequest, service: ServiceDep) -> ScenePlan:
 def _check(body: PlanRequest) -> None:
     if (body.prompt is None) == (body.plan is None):
         raise InputError("Send either prompt or plan.", param="prompt")
+    if body.size is not None and not _SIZE.fullmatch(body.size):
+        raise InputError(
+            f"size is {body.size!r}: write it as 1024x768, or leave it out for a square.",
+            param="size",
+        )
     if body.plan is not None and body.planner is not None:
         raise InputError("A plan is checked, not planned: leave planner out.", param="planner")

@@ -57,3 +57,24 @@ def test_what_a_caller_sent_is_shown_short_and_in_ascii() -> None:
     assert message.isascii()
     assert len(message) < 200
     assert (param, code) == ("n", "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("finding", "said"),
+    [
+        ({"type": "model_attributes_type", "input": [1]}, "`regions` must be a JSON object, not"),
+        ({"type": "list_type", "input": {}}, "`regions` must be a list, not"),
+        (
+            {"type": "too_long", "ctx": {"actual_length": 20, "max_length": 16}},
+            "`regions` has 20 entries: at most 16.",
+        ),
+    ],
+)
+def test_what_a_field_wants_is_said_in_the_words_of_json(
+    finding: dict[str, object], said: str
+) -> None:
+    message, param, _ = describe_invalid(
+        {"loc": ("body", "regions"), "msg": "Input should be a valid tuple", **finding}
+    )
+    assert message.startswith(said)
+    assert param == "regions"

@@ -193,6 +193,7 @@ def test_bad_places_are_refused_by_path(client: OpenAI, param: str, extra: dict[
         ("plan.schema_version", {"plan": {}}),
         ("plan.objects[0].high", {"plan": plan(objects=[{"name": "a", "box": BOX}])}),
         ("colour", {"prompt": PROMPT, "colour": 1}),
+        ("size", {"prompt": PROMPT, "size": "3x"}),
     ],
 )
 def test_bad_requests_for_plans_are_refused(

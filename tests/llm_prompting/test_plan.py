@@ -119,6 +119,8 @@ def test_what_is_wrong_is_named_by_its_path(path, value, param):
     assert caught.value.param == param
     assert param in caught.value.message
     assert len(caught.value.message) < 400
+    python = ("tuple", "dictionary", "instance", "Extra inputs")
+    assert not any(word in caught.value.message for word in python)
 
 
 @pytest.mark.parametrize("data", [None, [], "plan", 3, {}, {"schema_version": 1}])
