@@ -240,13 +240,17 @@ def describe_invalid(error: Mapping[str, object]) -> tuple[str, str | None, str]
         return f"Unknown field `{path}`. See /openapi.json.", path, "unknown_parameter"
     if kind == "unsupported_value":
         return f"`{path}`: {found}", path, "unsupported_value"
-    if kind == "too_long" and isinstance(context := error.get("ctx"), Mapping):
-        num, most = context["actual_length"], context["max_length"]
-        return f"`{path}` has {num} entries: at most {most}.", path, "invalid_value"
+    return _describe_value(path, error), path, "invalid_value"
+
+
+def _describe_value(path: str, error: Mapping[str, object]) -> str:
+    kind, context = str(error["type"]), error.get("ctx")
+    if kind == "too_long" and isinstance(context, Mapping):
+        return f"`{path}` has {context['actual_length']} entries: at most {context['max_length']}."
+    shown = _shortened(error.get("input"))
     if kind in JSON_KINDS:
-        shown = _shortened(error.get("input"))
-        return f"`{path}` must be {JSON_KINDS[kind]}, not {shown}.", path, "invalid_value"
-    return f"`{path}`: {found}, not {_shortened(error.get('input'))}.", path, "invalid_value"
+        return f"`{path}` must be {JSON_KINDS[kind]}, not {shown}."
+    return f"`{path}`: {error['msg']}, not {shown}."
 
 
 def _dotted(loc: Sequence[object]) -> str:

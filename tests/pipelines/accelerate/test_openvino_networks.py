@@ -15,8 +15,8 @@ from pipelines.accelerate import openvino_networks, openvino_runtime
 from pipelines.accelerate.choose import EXACT, ROUNDED
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
-from pipelines.accelerate.shelf import Shelf
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, core, why_not
+from pipelines.accelerate.shelf import Shelf
 from pipelines.region_spec import Region
 from pipelines.regional_forms import KeysValues, Mixer, make_mixer
 from pipelines.rows import RowPainter, measure_rows
