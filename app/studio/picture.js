@@ -89,6 +89,8 @@ function showFacts(picture) {
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))),
   );
+  // a file may hold a seed that no browser can: there is nothing to go on from then
+  for (const id of ["keep-seed", "compare", "more-seeds"]) at(id).hidden = facts.seed === undefined;
   fill(at("fallbacks"), ...(facts.fallbacks ?? []).map((text) => make("li", {}, text)));
   at("result").hidden = false;
 }

@@ -5,9 +5,12 @@ import threading
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from app.access.auth import KeyLimits
+from pipelines.png import to_png_bytes
+from pipelines.spec import GenerationResult, GenerationSpec
 from tests.app.conftest import RunningServer, SteppedPainter, running_server, until
 from tests.e2e.studio.conftest import PROMPT, Open, Studio
 
@@ -326,3 +329,25 @@ def test_an_earlier_picture_brings_its_seed_and_settings_back(studio: Studio) ->
     page.locator("#history button.picture").last.click()
     shown = {name: page.input_value(f"#{name}") for name in ("seed", "steps", "variant")}
     assert shown == {"seed": seed, "steps": "3", "variant": "few"}
+
+
+def test_a_file_of_another_model_says_that_it_cannot_be_had_again(studio: Studio) -> None:
+    page = studio.page
+    spec = GenerationSpec(prompt="a dog", seed=2**63 - 1, num_steps=3, width=8, height=8)
+    foreign = GenerationResult(
+        image=Image.new("RGB", (8, 8)),
+        spec=spec,
+        model="elsewhere",
+        revision="fedcba987654",
+        backend="torch",
+        timings_s={},
+    )
+    studio.drop("foreign.png", to_png_bytes(foreign))
+    studio.says("painted by elsewhere fedcba987654, which is not served here")
+    studio.says("seed is too large")
+    expect(page.locator("#picture")).to_be_visible()
+    assert page.input_value("#prompt") == "a dog"
+    assert page.input_value("#steps") == "3"
+    expect(page.locator("#compare")).to_be_hidden()
+    studio.paint()
+    expect(page.locator("#compare")).to_be_visible()
