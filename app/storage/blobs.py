@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import BinaryIO
+from uuid import uuid4
 
 import fsspec
 
@@ -143,7 +144,8 @@ class BlobStore:
         Raises:
             ConfigError: If the storage does not give back what it was given.
         """
-        name, content = "probe", b"fewstroke"
+        # a name of its own: processes that start together share the storage
+        name, content = f"probe-{uuid4().hex}", b"fewstroke"
         try:
             await self.write(name, content)
             found = await self.read(name)

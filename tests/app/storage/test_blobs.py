@@ -109,3 +109,10 @@ def test_failures_name_no_path(tmp_path: Path) -> None:
 def test_a_folder_holds_no_half_written_file(tmp_path: Path) -> None:
     asyncio.run(BlobStore(str(tmp_path)).write("a/b.png", b"whole"))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b.png"]
+
+
+def test_processes_that_start_together_find_the_storage_sound(store: BlobStore) -> None:
+    async def story() -> None:
+        await asyncio.gather(*(store.check() for _ in range(32)))
+
+    asyncio.run(story())
