@@ -306,11 +306,11 @@ class PackedLinear(PackedLayer):
         return [-1]
 
     def computes_in_integers(self, x: Tensor) -> bool:
-        """On CPUs, and on CUDA where its int8 product takes the sizes; one scale per row."""
-        if self.scale.shape[1] > 1:
+        """Where int8 products are fast: CPUs with VNNI, and CUDA for sizes that its kernel takes."""
+        if self.scale.shape[1] > 1:  # one scale per row
             return False
-        if x.device.type == "cpu":
-            return True
+        if x.device.type == "cpu":  # torch's product without VNNI takes many times the float one's
+            return torch.cpu._is_vnni_supported()  # noqa: SLF001
         rows = x.numel() // x.shape[-1]
         fits = self.in_features % 8 == 0 and self.out_features % 8 == 0
         return x.device.type == "cuda" and fits and rows >= _SMALLEST_CUDA_ROWS
