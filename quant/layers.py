@@ -306,7 +306,7 @@ class PackedLinear(PackedLayer):
         return [-1]
 
     def computes_in_integers(self, x: Tensor) -> bool:
-        """Where int8 products are fast: CPUs with VNNI, and CUDA for sizes that its kernel takes."""
+        """Where they are fast: on CPUs with VNNI, and on CUDA for sizes that its kernel takes."""
         if self.scale.shape[1] > 1:  # one scale per row
             return False
         if x.device.type == "cpu":  # torch's product without VNNI takes many times the float one's
