@@ -43,15 +43,21 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return any(has and "bf16" in name for name, has in torch.cpu.get_capabilities().items())
 
 
+def has_byte_units() -> bool:
+    """Return whether this processor multiplies bytes in units that sum up in 32 bits."""
+    has = torch.cpu.get_capabilities()
+    if has.get("architecture") != "x86_64":
+        return True
+    return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def byte_product_bits() -> int:
     """Return how many bits a signed factor of a byte product may have on this processor: 8 or 7.
 
     x86 without VNNI adds pairs of such products in 16 bits, where two large ones overflow in
     silence: 255 * 127 * 2 does not fit, 255 * 64 * 2 does.
     """
-    has = torch.cpu.get_capabilities()
-    is_safe = any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
-    return 7 if has.get("architecture") == "x86_64" and not is_safe else 8
+    return 8 if has_byte_units() else 7
 
 
 def training_precision(asked: str, device: torch.device) -> Precision:

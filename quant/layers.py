@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from core.devices import has_byte_units
 from core.errors import InputError
 from quant.formats import num_inputs, tensor_shapes
 from quant.integers import INT8_OFFSET, input_offset, per_row, signed_inputs
@@ -306,11 +307,11 @@ class PackedLinear(PackedLayer):
         return [-1]
 
     def computes_in_integers(self, x: Tensor) -> bool:
-        """Where they are fast: on CPUs with VNNI, and on CUDA for sizes that its kernel takes."""
+        """Where they are fast: on CPUs with byte units, on CUDA for sizes that its kernel takes."""
         if self.scale.shape[1] > 1:  # one scale per row
             return False
-        if x.device.type == "cpu":  # torch's product without VNNI takes many times the float one's
-            return torch.cpu._is_vnni_supported()  # noqa: SLF001
+        if x.device.type == "cpu":  # without them, torch takes many times what floats take
+            return has_byte_units()
         rows = x.numel() // x.shape[-1]
         fits = self.in_features % 8 == 0 and self.out_features % 8 == 0
         return x.device.type == "cuda" and fits and rows >= _SMALLEST_CUDA_ROWS

@@ -1,8 +1,9 @@
 """Low-bit weights go to OpenVINO as the codes they are, and come out as from the packed network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -61,25 +62,32 @@ def rows(model: TextToImage) -> dict[str, Any]:
     }
 
 
-def quantized(model: TextToImage, rows: dict[str, Any], precision: str, storage: Storage) -> Any:
-    """The tiny network with packed layers, ranges at three timesteps."""
-    network = deepcopy(model.parts.transformer)
+@pytest.fixture(scope="module")
+def quantized(model: TextToImage, rows: dict[str, Any]) -> Callable[[str], Any]:
+    """Makes the tiny network of a case, with packed layers and ranges at three timesteps."""
 
-    def run() -> None:
-        for timestep in TIMESTEPS:
-            network(
-                rows["latents"],
-                encoder_hidden_states=torch.stack([words[:3] for words in rows["words"]]),
-                timestep=torch.full((2,), timestep),
-                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-            )
+    @cache
+    def make(case: str) -> Any:
+        network = deepcopy(model.parts.transformer)
 
-    with torch.no_grad():
+        def run() -> None:
+            for timestep in TIMESTEPS:
+                network(
+                    rows["latents"],
+                    encoder_hidden_states=torch.stack([words[:3] for words in rows["words"]]),
+                    timestep=torch.full((2,), timestep),
+                    added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+                )
+
+        bits, storage = CASES[case]
+        precision = parse_precision(bits)
         found = calibrate(network, run, torch.Generator().manual_seed(0), num_rows=64)
-        plans = plan_layers(network, found, parse_precision(precision), Policy(), storage)
+        plans = plan_layers(network, found, precision, Policy(), storage)
         to_student(network, plans, Timesteps(found.timesteps), {})
-        pack_in_turn(network, method="test", precision=parse_precision(precision))
-    return network
+        pack_in_turn(network, method="test", precision=precision)
+        return network
+
+    return make
 
 
 def networks(model: TextToImage, network: Any, *, codes: bool) -> OpenvinoNetworks:
@@ -103,12 +111,15 @@ def distance(one: Tensor, other: Tensor) -> float:
     + [(case, True) for case in ("float inputs", "eight bits", *STORED)],
 )
 def test_a_compiled_low_bit_network_says_what_the_packed_one_says(
-    model: TextToImage, rows: dict[str, Any], case: str, *, codes: bool
+    model: TextToImage,
+    rows: dict[str, Any],
+    quantized: Callable[[str], Any],
+    case: str,
+    *,
+    codes: bool,
 ) -> None:
-    precision, storage = CASES[case]
-    network = quantized(model, rows, precision, storage)
-    limit = EXACT if precision.endswith("a16") else ROUNDED
-    ours = networks(model, network, codes=codes)
+    limit = EXACT if CASES[case][0].endswith("a16") else ROUNDED
+    ours = networks(model, quantized(case), codes=codes)
     plain = ours._twin
     for timestep in (950, 700, 100):
         times = torch.tensor([timestep, timestep])
@@ -119,8 +130,10 @@ def test_a_compiled_low_bit_network_says_what_the_packed_one_says(
     assert ours.execution.fallbacks == {}
 
 
-def test_stored_ranges_let_bytes_be_multiplied(model: TextToImage, rows: dict[str, Any]) -> None:
-    network = quantized(model, rows, *CASES["per timestep, eight bits"])
+def test_stored_ranges_let_bytes_be_multiplied(
+    model: TextToImage, quantized: Callable[[str], Any]
+) -> None:
+    network = quantized("per timestep, eight bits")
     ours = networks(model, network, codes=True)
     compiled = core().compile_model(ours._make_transformer(16, 16), "CPU")
     products = [
@@ -134,16 +147,18 @@ def test_stored_ranges_let_bytes_be_multiplied(model: TextToImage, rows: dict[st
 
 
 def test_rows_at_different_timesteps_each_get_their_own_ranges(
-    model: TextToImage, rows: dict[str, Any]
+    model: TextToImage, rows: dict[str, Any], quantized: Callable[[str], Any]
 ) -> None:
-    ours = networks(model, quantized(model, rows, *CASES["per timestep"]), codes=True)
+    ours = networks(model, quantized("per timestep"), codes=True)
     together = ours.denoise(timesteps=torch.tensor([900, 300]), **rows)
     alone = ours.denoise(rows["latents"][1:], torch.tensor([300]), rows["words"][1:], [None])
     assert torch.equal(together[1:], alone)
 
 
-def test_packed_weights_stay_packed_in_the_graph(model: TextToImage, rows: dict[str, Any]) -> None:
-    network = quantized(model, rows, *CASES["fewest"])
+def test_packed_weights_stay_packed_in_the_graph(
+    model: TextToImage, quantized: Callable[[str], Any]
+) -> None:
+    network = quantized("fewest")
     ours = networks(model, network, codes=False)
     graph = ours._make_transformer(16, 16)
     constants = (node for node in graph.get_ops() if node.get_type_name() == "Constant")
