@@ -52,7 +52,10 @@ def table(
     precision: Annotated[list[str] | None, typer.Option(help="Such as w4a8; all six.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds of learning; 0, 1 and 2.")] = None,
     recipe: Annotated[str, typer.Option(help="cpu, gpu or quick.")] = "cpu",
-    num_images: Annotated[int, typer.Option(min=2, help="Pictures a distance is of.")] = 1000,
+    num_images: Annotated[int, typer.Option(min=2, help="Pictures a distance is of.")] = 512,
+    num_judged: Annotated[
+        int, typer.Option(min=0, help="Prompts of each category for the judge; 0 judges nothing.")
+    ] = 12,
     output: Output = None,
 ) -> None:
     """Measure distances of methods and widths from real scenes, and from the float pictures."""
@@ -64,6 +67,7 @@ def table(
         seeds=tuple(seed or (0, 1, 2)),
         recipe=recipe,
         num_images=num_images,
+        num_judged=num_judged,
     )
     found = measure_table(model, variant, features, run_dir, cells)
     _finish(found, output)

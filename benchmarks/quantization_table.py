@@ -1,18 +1,20 @@
 """Every method at every width: quantize, paint the same prompts and seeds, measure.
 
 Distances are of latents, in the feature space of the classifier of scenes: the same in which
-students are measured. Pictures are decoded for PSNR only.
+students are measured. Pictures are decoded for PSNR and for the judge.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from core.devices import best_device
@@ -21,6 +23,9 @@ from distill.captioned import load_teacher, unseen_scenes
 from distill.features import FeatureNetwork, load_classifier
 from evaluation.distance_table import over_runs
 from evaluation.distances import Distance, features, frechet_distance, kernel_distance, space_name
+from evaluation.intervals import wilson
+from evaluation.model import judge_pictures
+from evaluation.predicates import TAGS, Item
 from pipelines.store import ModelInfo, open_checkpoint
 from quant.pictures import painting_with, psnr_db
 from quant.precision import Policy, parse_precision
@@ -28,6 +33,10 @@ from quant.prompts import scene_prompts
 from quant.quantize import Task, prepare, quantize
 from quant.recipes import SETTINGS
 from quant.trajectory import Sampling, sample
+from scenes.judge import SceneJudge
+from scenes.sprites import SpriteSheet
+
+Row = Mapping[str, Any]
 
 NUM_DECODED = 64  # pictures that the peak signal-to-noise ratio is of
 
@@ -42,6 +51,7 @@ class Cells:
         seeds: Seeds of learning.
         recipe: Named settings.
         num_images: Pictures a distance is of.
+        num_judged: Prompts of each category that are painted for the judge; 0 judges nothing.
     """
 
     methods: tuple[str, ...]
@@ -49,6 +59,7 @@ class Cells:
     seeds: tuple[int, ...]
     recipe: str
     num_images: int
+    num_judged: int
 
 
 def measure_table(
@@ -65,22 +76,38 @@ def measure_table(
         cells: What is measured.
 
     Returns:
-        Headline figures: Frechet distances from real scenes, with 95 % intervals.
+        Headline figures: Frechet distances from real scenes, with 95 % intervals; how far pictures
+        are from the float ones; what share of them the judge finds right.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     bench = _Bench(model, variant, load_classifier(feature_dir), cells)
-    rows: dict[str, object] = {"space": space_name(bench.network), "float": bench.float_row()}
-    figures: dict[str, object] = {"float_distance": bench.distance(bench.float_latents).value}
+    float_row = bench.float_row(run_dir)
+    rows: dict[str, object] = {"space": space_name(bench.network), "float": float_row}
+    figures: dict[str, object] = {"float_distance": float_row["frechet"]["value"]}
+    figures |= _shares("float", [float_row])
     for bits in cells.precisions:
         for method in cells.methods:
-            found = [bench.cell(method, bits, seed, run_dir) for seed in cells.seeds]
-            mean = over_runs([distance for distance, _ in found])
-            rows[f"{method}_{bits}"] = [row for _, row in found]
-            name = f"distance_{method}_{bits}"
+            cell = f"{method}_{bits}"
+            rows[cell] = found = [bench.cell(method, bits, seed, run_dir) for seed in cells.seeds]
+            mean = over_runs([Distance(**row["frechet"]) for row in found])
+            name = f"distance_{cell}"
             figures |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            for key in ("psnr_to_float_db", "features_to_float"):
+                figures[f"{key}_{cell}"] = sum(row[key] for row in found) / len(found)
+            figures |= _shares(cell, found)
             print(f"{name}: {mean}", flush=True)
             (run_dir / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
     return figures
+
+
+def _shares(name: str, rows: Sequence[Row]) -> dict[str, float | None]:
+    """The share of pictures that show what was asked, over all categories and runs."""
+    counts = [count for row in rows for count in row.get("judged", {}).values()]
+    if not counts:
+        return {}
+    found = wilson(sum(hits for hits, _ in counts), sum(tried for _, tried in counts))
+    name = f"right_{name}"
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def measure_gradient(
@@ -128,6 +155,10 @@ class _Bench:
     ) -> None:
         self.pipeline, self.info = _pipeline(model, variant)
         self.network, self.cells = network, cells
+        self.judge = SceneJudge(SpriteSheet())
+        self.sampling = Sampling(
+            num_steps=self.info.default_steps, guidance=self.info.default_guidance, batch_size=16
+        )
         checkpoint = open_checkpoint(model, variant=variant)
         teacher = load_teacher(checkpoint.root, checkpoint.transformer)
         scenes = unseen_scenes(teacher, num_scenes=cells.num_images)
@@ -138,9 +169,7 @@ class _Bench:
         self.float_latents = self.paint(self.pipeline.transformer)
         self.float_pictures = self.decode(self.float_latents)
 
-    def cell(
-        self, method: str, bits: str, seed: int, run_dir: Path
-    ) -> tuple[Distance, Mapping[str, object]]:
+    def cell(self, method: str, bits: str, seed: int, run_dir: Path) -> Row:
         task = Task(
             precision=parse_precision(bits),
             method=method,
@@ -150,28 +179,52 @@ class _Bench:
             guidance=self.info.default_guidance,
         )
         folder = run_dir / f"{method}-{bits}-{seed}"
-        file = folder / f"measured-{len(self.prompts)}.json"
-        if not file.exists():
-            latents = self.paint(quantize(self.pipeline, task, scene_prompts(), folder))
-            distance = self.distance(latents)
-            row = {"frechet": asdict(distance), **self._paired(latents)}
-            file.write_text(json.dumps(row, indent=1) + "\n")
-        row = json.loads(file.read_text())
-        return Distance(**row["frechet"]), {"seed": seed, **row}
 
-    def float_row(self) -> Mapping[str, object]:
-        return {"frechet": asdict(self.distance(self.float_latents))}
+        @cache
+        def network() -> nn.Module:
+            return quantize(self.pipeline, task, scene_prompts(), folder)
+
+        return {"seed": seed, **self._row(folder, network)}
+
+    def float_row(self, run_dir: Path) -> Row:
+        return self._row(run_dir / "float", lambda: self.pipeline.transformer)
+
+    def _row(self, folder: Path, network: Callable[[], nn.Module]) -> Row:
+        """What is measured of one network, once."""
+
+        def measured() -> Row:
+            latents = self.paint(network())
+            return {"frechet": asdict(self.distance(latents)), **self._paired(latents)}
+
+        row = _kept(folder / f"measured-{len(self.prompts)}.json", measured)
+        if not self.cells.num_judged:
+            return row
+        judged = _kept(
+            folder / f"judged-{self.cells.num_judged}.json", lambda: self._judge(network())
+        )
+        return {**row, "judged": judged}
+
+    def _judge(self, network: nn.Module) -> Row:
+        """How many pictures of each category are right, and of how many."""
+        sampling = replace(self.sampling, batch_size=1)
+
+        def picture(item: Item, seed: int) -> Image.Image:
+            prompts, seeds = [item.prompt], [seed]
+            (drawn,) = sample(self.pipeline, prompts, seeds, sampling, output_type="pil")
+            return drawn[0]
+
+        with painting_with(self.pipeline, network):
+            judged = judge_pictures(picture, self.judge, num_prompts=self.cells.num_judged)
+        of_tag = {tag: [each.is_right for each in judged if each.item.tag == tag] for tag in TAGS}
+        return {tag: [sum(right), len(right)] for tag, right in of_tag.items()}
 
     def distance(self, latents: Float[Tensor, "n c h w"]) -> Distance:
         return frechet_distance(self.real, features(self.network, latents))
 
     def paint(self, transformer: nn.Module) -> Float[Tensor, "n c h w"]:
-        sampling = Sampling(
-            num_steps=self.info.default_steps, guidance=self.info.default_guidance, batch_size=16
-        )
         seeds = range(len(self.prompts))
         with painting_with(self.pipeline, transformer):
-            drawn = list(sample(self.pipeline, self.prompts, seeds, sampling))
+            drawn = list(sample(self.pipeline, self.prompts, seeds, self.sampling))
         return torch.cat(drawn).float().cpu()
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[np.ndarray, "m 3 h w"]:
@@ -181,7 +234,7 @@ class _Bench:
             pictures = vae.decode(scaled, return_dict=False)[0]
         return (pictures.clamp(-1, 1) / 2 + 0.5).cpu().numpy()
 
-    def _paired(self, latents: Tensor) -> dict[str, object]:
+    def _paired(self, latents: Tensor) -> Row:
         mine, theirs = (features(self.network, x) for x in (latents, self.float_latents))
         scale = theirs.square().sum(dim=1).mean()
         return {
@@ -189,3 +242,13 @@ class _Bench:
             "features_to_float": float((mine - theirs).square().sum(dim=1).mean() / scale),
             "kernel": kernel_distance(self.real, mine).value,
         }
+
+
+def _kept(file: Path, measure: Callable[[], Row]) -> Row:
+    """What an earlier run wrote down, or else what is measured now."""
+    if not file.exists():
+        found = measure()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=1) + "\n")
+    row: Row = json.loads(file.read_text())
+    return row

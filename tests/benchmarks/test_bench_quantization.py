@@ -6,6 +6,7 @@ import torch
 from benchmarks.bench_quantization import METHODS, PRECISIONS, main, unmeasured
 from distill.classifier import latent_classifier
 from distill.features import save_classifier
+from evaluation.predicates import TAGS
 from tests.distill.conftest import checkpoint, own_checkpoint  # noqa: F401 - fixtures
 
 
@@ -29,7 +30,7 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
     output = tmp_path / "quantization.json"
     words = ["table", "--model", str(own_checkpoint), "--features", str(folder)]
     words += ["--run-dir", str(tmp_path / "table"), "--recipe", "quick", "--num-images", "16"]
-    words += ["--method", "minmax", "--seed", "0", "--output", str(output)]
+    words += ["--method", "minmax", "--seed", "0", "--num-judged", "1", "--output", str(output)]
     for bits in ("w8a8", "w2a4"):
         words += ["--precision", bits]
     with pytest.raises(SystemExit) as ended:
@@ -42,6 +43,11 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
     figures = json.loads(output.read_text())
     assert figures["distance_minmax_w8a8"] == eight["frechet"]["value"]
     assert figures["distance_mpq_w8a8"] is None
+    assert set(two["judged"]) == set(TAGS)
+    hits, tried = (sum(part) for part in zip(*two["judged"].values(), strict=True))
+    assert tried >= len(TAGS)
+    assert figures["right_minmax_w2a4"] == hits / tried
+    assert figures["right_minmax_w2a4_low"] <= figures["right_minmax_w2a4"] < 1
 
     for file in (tmp_path / "table").glob("*/measured-16.json"):
         row = json.loads(file.read_text())
