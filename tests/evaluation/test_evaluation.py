@@ -18,9 +18,8 @@ from evaluation.reconstructions import judge_reconstructions
 from pipelines.region_spec import Region
 from pipelines.spec import GenerationResult
 from scenes.compose import Box, render, sample_scene
-from scenes.judge import SceneJudge
 from scenes.readings import Reading, SeenObject
-from scenes.sprites import SpriteSheet
+from tests.world import JUDGE, SHEET
 
 
 def seen(noun, x=0.2, y=0.4, *, color=None, is_sure=True):
@@ -131,9 +130,7 @@ class BlankPainter:
 
 
 def test_a_blank_canvas_scores_nothing_and_its_failures_are_drawn(tmp_path):
-    judged = judge_model(
-        BlankPainter(), SceneJudge(SpriteSheet()), num_prompts=1, num_steps=1, guidance=1.0
-    )
+    judged = judge_model(BlankPainter(), JUDGE, num_prompts=1, num_steps=1, guidance=1.0)
     table = rates(judged)
     assert all(rate.value == 0.0 for rate in table.values() if rate.value is not None)
     assert table["counting_unseen"].value is None
@@ -153,7 +150,7 @@ def test_pictures_are_placed_before_they_are_painted():
 
     judge_model(
         Seeing(),
-        SceneJudge(SpriteSheet()),
+        JUDGE,
         num_prompts=1,
         num_steps=1,
         guidance=1.0,
@@ -163,8 +160,7 @@ def test_pictures_are_placed_before_they_are_painted():
 
 
 def test_a_blind_judge_reads_and_accepts_nothing():
-    sheet = SpriteSheet()
-    table = judge_table(FixedJudge(reading()), sheet, num_scenes=4)
+    table = judge_table(FixedJudge(reading()), SHEET, num_scenes=4)
     assert {name for name in table if name.startswith("exact")} == {
         f"exact_{name}" for name in DISTURBANCES
     }
@@ -173,15 +169,14 @@ def test_a_blind_judge_reads_and_accepts_nothing():
 
 
 def test_controls_change_what_is_seen_and_disturbances_do_not_move_it():
-    sheet = SpriteSheet()
     rng = np.random.default_rng(0)
     for seed in range(6):
-        scene = sample_scene(seed, split="seen", sheet=sheet, kind="several")
-        clean = render(scene, sheet).astype(int)
+        scene = sample_scene(seed, split="seen", sheet=SHEET, kind="several")
+        clean = render(scene, SHEET).astype(int)
         for change in CONTROLS.values():
             changed = change(scene, rng)
             if changed is not None:
-                assert np.abs(render(changed, sheet).astype(int) - clean).max() > 20
+                assert np.abs(render(changed, SHEET).astype(int) - clean).max() > 20
         for disturb in DISTURBANCES.values():
             assert np.abs(disturb(clean.astype(np.uint8), rng).astype(int) - clean).mean() < 14
 
@@ -204,10 +199,8 @@ class Erases(Untouched):
 
 
 def test_what_an_autoencoder_keeps_is_read_and_what_it_erases_is_not():
-    sheet = SpriteSheet()
-    judge = SceneJudge(sheet)
-    kept = judge_reconstructions(Untouched(), judge, sheet, num_scenes=3)
-    lost = judge_reconstructions(Erases(), judge, sheet, num_scenes=3)
+    kept = judge_reconstructions(Untouched(), JUDGE, SHEET, num_scenes=3)
+    lost = judge_reconstructions(Erases(), JUDGE, SHEET, num_scenes=3)
     assert kept.readable.num_tried == kept.num_read
     assert kept.readable.value == 1.0
     assert kept.psnr_db > 50
@@ -217,12 +210,10 @@ def test_what_an_autoencoder_keeps_is_read_and_what_it_erases_is_not():
 
 @pytest.mark.slow
 def test_baselines_score_as_they_must():
-    sheet = SpriteSheet()
-    judge = SceneJudge(sheet)
     right = {
         name: [
             each.is_right
-            for each in judge_pictures(partial(paint, sheet=sheet), judge, num_prompts=1)
+            for each in judge_pictures(partial(paint, sheet=SHEET), JUDGE, num_prompts=1)
         ]
         for name, paint in BASELINES.items()
     }

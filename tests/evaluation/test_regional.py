@@ -18,10 +18,8 @@ from evaluation.regional import (
 from evaluation.regional_items import FIRST_TEST_SEED, RegionalItem, phrase, regional_items
 from pipelines.spec import GenerationResult, GenerationSpec
 from scenes.compose import Scene, SceneObject, render
-from scenes.judge import SceneJudge
-from scenes.sprites import SpriteSheet
+from tests.world import JUDGE, SHEET
 
-SHEET = SpriteSheet()
 ITEMS = regional_items(3, num_objects=2, first_seed=FIRST_TEST_SEED, sheet=SHEET)
 BARE = GenerationSpec(prompt="a cat")
 
@@ -64,7 +62,7 @@ def outcomes():
             "truth": lambda scene: scene, "swapped": swapped_colors, "empty": emptied,
         }.items()
     }  # fmt: skip
-    return compare(methods, ITEMS, SceneJudge(SHEET), BARE)
+    return compare(methods, ITEMS, JUDGE, BARE)
 
 
 def test_the_truth_is_right_and_nothing_else_is(outcomes) -> None:
@@ -135,4 +133,4 @@ def test_every_method_asks_for_what_it_is_called() -> None:
 
 def test_seconds_are_kept() -> None:
     image = Image.fromarray(render(ITEMS[0].scene, SHEET))
-    assert judged(ITEMS[0], image, SceneJudge(SHEET), 1.5).seconds == 1.5
+    assert judged(ITEMS[0], image, JUDGE, 1.5).seconds == 1.5

@@ -20,9 +20,8 @@ from evaluation.regional_probe import (
 )
 from pipelines.spec import GenerationResult, GenerationSpec
 from scenes.compose import render, sample_scene
-from scenes.judge import SceneJudge
 from scenes.readings import Reading, SeenObject
-from scenes.sprites import SpriteSheet
+from tests.world import JUDGE, SHEET
 
 BARE = GenerationSpec(prompt="a cat")
 NUM_LAYERS = 8
@@ -50,7 +49,7 @@ class LayerThree:
 
 
 def render_box():
-    return sample_scene(0, split="train", sheet=SpriteSheet()).objects[0].box
+    return sample_scene(0, split="train", sheet=SHEET).objects[0].box
 
 
 def test_the_curve_finds_the_layer_that_decides() -> None:
@@ -89,15 +88,13 @@ def test_pairs_differ_in_their_factor_and_repeat(factor: str) -> None:
 
 
 def test_a_factor_is_read_from_pictures_of_known_scenes() -> None:
-    sheet = SpriteSheet()
-    judge = SceneJudge(sheet)
     scene = next(
         scene
         for seed in range(100)
-        if (scene := sample_scene(seed, split="train", sheet=sheet, kind="relation")).relation
+        if (scene := sample_scene(seed, split="train", sheet=SHEET, kind="relation")).relation
         in {"left of", "right of"} and scene.objects[0].color
     )  # fmt: skip
-    reading = judge.read(render(scene, sheet))
+    reading = JUDGE.read(render(scene, SHEET))
     one, other = scene.objects
     opposite = {"left of": "right of", "right of": "left of"}[scene.relation]
     for factor, value, is_shown in (
@@ -129,14 +126,12 @@ class Painted:
 
 
 def test_the_default_is_what_puts_words_into_places_or_nothing() -> None:
-    sheet = SpriteSheet()
-    items = regional_items(3, num_objects=2, first_seed=0, sheet=sheet)
-    judge = SceneJudge(sheet)
-    chosen, rates = choose_defaults(Painted(items, sheet, "reversed"), judge, items, BARE)
+    items = regional_items(3, num_objects=2, first_seed=0, sheet=SHEET)
+    chosen, rates = choose_defaults(Painted(items, SHEET, "reversed"), JUDGE, items, BARE)
     assert chosen is not None
     assert chosen[0] == "reversed"
     assert rates["plain"].value == 0
-    assert choose_defaults(Painted(items, sheet, "none"), judge, items, BARE)[0] is None
+    assert choose_defaults(Painted(items, SHEET, "none"), JUDGE, items, BARE)[0] is None
 
 
 def test_curves_are_drawn(tmp_path) -> None:

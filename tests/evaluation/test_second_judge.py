@@ -15,7 +15,7 @@ from evaluation.second_judge import CellJudge, agreement
 from scenes.compose import render, sample_scene
 from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES, layout
 from scenes.readings import Reading, box_iou, look_word
-from scenes.sprites import SpriteSheet
+from tests.world import SHEET
 from training.autoencoder import new_autoencoder
 from training.data import LAYOUT_CELLS, encoder_name
 
@@ -30,7 +30,7 @@ def autoencoder():
 
 @pytest.fixture(scope="module")
 def sheet():
-    return SpriteSheet()
+    return SHEET
 
 
 class Knowing(Classifier):

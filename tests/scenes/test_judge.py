@@ -5,21 +5,20 @@ from core.errors import InputError
 from evaluation.intervals import wilson
 from scenes.compose import render, sample_scene
 from scenes.effects import backdrop
-from scenes.judge import SceneJudge
 from scenes.readings import reads_exactly
-from scenes.sprites import SpriteSheet
+from tests.world import JUDGE, SHEET
 
 NUM_SCENES = 30
 
 
 @pytest.fixture(scope="session")
 def sheet():
-    return SpriteSheet()
+    return SHEET
 
 
 @pytest.fixture(scope="session")
-def judge(sheet):
-    return SceneJudge(sheet)
+def judge():
+    return JUDGE
 
 
 def test_most_clean_scenes_are_read_exactly(judge, sheet):

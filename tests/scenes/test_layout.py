@@ -3,13 +3,13 @@ import pytest
 
 from scenes.compose import Box, Scene, SceneObject, sample_scene
 from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES, layout
-from scenes.sprites import SpriteSheet
 from scenes.vocabulary import COLORS, NOUNS
+from tests.world import SHEET
 
 
 @pytest.fixture(scope="module")
 def sheet():
-    return SpriteSheet()
+    return SHEET
 
 
 def thing(noun, x0, y0, *, color=None, z=1):

@@ -16,11 +16,12 @@ from scenes.vocabulary import (
     is_held_out_color,
     is_held_out_relation,
 )
+from tests.world import SHEET
 
 
 @pytest.fixture(scope="session")
 def sheet():
-    return SpriteSheet()
+    return SHEET
 
 
 def test_same_seed_same_picture(sheet):

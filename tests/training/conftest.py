@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from core.seeding import torch_generator
 from scenes.sprites import SpriteSheet
+from tests.world import SHEET
 from training.loop import LoopConfig
 from training.method import Batch, Method, Phase, StepOutput
 from training.optimizers import OptimizerConfig
@@ -22,7 +23,7 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="session")
 def sheet() -> SpriteSheet:
-    return SpriteSheet()
+    return SHEET
 
 
 class LineMethod(Method):
