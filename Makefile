@@ -45,11 +45,13 @@ fix: $(VENV)/.ready-dev  ## format, mend what the linter can mend, rewrite gener
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python tools/reference.py
 	@$(BIN)/python tools/performance.py
+	@$(BIN)/python tools/widths.py
 	@echo "make fix: done. What is left, make check says."
 
-docs: $(VENV)/.ready-dev  ## rewrite docs/reference.md and docs/performance.md
+docs: $(VENV)/.ready-dev  ## rewrite docs/reference.md, docs/performance.md and docs/widths.md
 	@$(BIN)/python tools/reference.py
 	@$(BIN)/python tools/performance.py
+	@$(BIN)/python tools/widths.py
 
 setup: $(VENV)/.ready-dev  ## set up for development, and nothing else
 	@echo "make setup: ready. Commands are in $(BIN)."

@@ -56,6 +56,9 @@ def table(
     num_judged: Annotated[
         int, typer.Option(min=0, help="Prompts of each category for the judge; 0 judges nothing.")
     ] = 12,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG file of pictures at every width, by mpq.")
+    ] = None,
     output: Output = None,
 ) -> None:
     """Measure distances of methods and widths from real scenes, and from the float pictures."""
@@ -69,7 +72,7 @@ def table(
         num_images=num_images,
         num_judged=num_judged,
     )
-    found = measure_table(model, variant, features, run_dir, cells)
+    found = measure_table(model, variant, features, run_dir, cells, picture=picture)
     _finish(found, output)
 
 

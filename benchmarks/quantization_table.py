@@ -35,10 +35,12 @@ from quant.recipes import SETTINGS
 from quant.trajectory import Sampling, sample
 from scenes.judge import SceneJudge
 from scenes.sprites import SpriteSheet
+from training.recorders import save_grid
 
 Row = Mapping[str, Any]
 
 NUM_DECODED = 64  # pictures that the peak signal-to-noise ratio is of
+NUM_DRAWN = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +65,13 @@ class Cells:
 
 
 def measure_table(
-    model: str, variant: str | None, feature_dir: Path, run_dir: Path, cells: Cells
+    model: str,
+    variant: str | None,
+    feature_dir: Path,
+    run_dir: Path,
+    cells: Cells,
+    *,
+    picture: Path | None = None,
 ) -> dict[str, object]:
     """Quantize and measure every cell; what an earlier run of the folder did is kept.
 
@@ -74,6 +82,8 @@ def measure_table(
         run_dir: Folder of all quantizations; `table.json` in it holds paired distances and kernel
             distances too, and names the feature space.
         cells: What is measured.
+        picture: PNG file of the same prompts and noise at every width, by `mpq` if it is
+            among the methods, else by the first; None draws nothing.
 
     Returns:
         Headline figures: Frechet distances from real scenes, with 95 % intervals; how far pictures
@@ -85,6 +95,7 @@ def measure_table(
     rows: dict[str, object] = {"space": space_name(bench.network), "float": float_row}
     figures: dict[str, object] = {"float_distance": float_row["frechet"]["value"]}
     figures |= _shares("float", [float_row])
+    figures["table_runs"] = len(cells.seeds)
     for bits in cells.precisions:
         for method in cells.methods:
             cell = f"{method}_{bits}"
@@ -92,11 +103,13 @@ def measure_table(
             mean = over_runs([Distance(**row["frechet"]) for row in found])
             name = f"distance_{cell}"
             figures |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-            for key in ("psnr_to_float_db", "features_to_float"):
+            for key in ("psnr_to_float_db", "features_to_float", "stored_mb"):
                 figures[f"{key}_{cell}"] = sum(row[key] for row in found) / len(found)
             figures |= _shares(cell, found)
             print(f"{name}: {mean}", flush=True)
             (run_dir / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+    if picture is not None:
+        bench.draw(picture, run_dir)
     return figures
 
 
@@ -170,6 +183,25 @@ class _Bench:
         self.float_pictures = self.decode(self.float_latents)
 
     def cell(self, method: str, bits: str, seed: int, run_dir: Path) -> Row:
+        folder, network = self._quantized(method, bits, seed, run_dir)
+        row = self._row(folder, network)
+        report = json.loads((folder / "report.json").read_text())
+        return {"seed": seed, "stored_mb": report["stored_bytes"] / 1e6, **row}
+
+    def draw(self, path: Path, run_dir: Path) -> None:
+        """A row of pictures for every width, the float model's above them."""
+        method = "mpq" if "mpq" in self.cells.methods else self.cells.methods[0]
+        rows = [list(self.float_pictures[:NUM_DRAWN])]
+        for bits in self.cells.precisions:
+            _, network = self._quantized(method, bits, self.cells.seeds[0], run_dir)
+            rows.append(list(self.decode(self.paint(network(), NUM_DRAWN))))
+        pictures = [(x.transpose(1, 2, 0) * 255).round().astype(np.uint8) for r in rows for x in r]
+        save_grid(pictures, NUM_DRAWN, path)
+
+    def _quantized(
+        self, method: str, bits: str, seed: int, run_dir: Path
+    ) -> tuple[Path, Callable[[], nn.Module]]:
+        """Where a cell is, and what loads it, or makes it if it is not there."""
         task = Task(
             precision=parse_precision(bits),
             method=method,
@@ -179,12 +211,7 @@ class _Bench:
             guidance=self.info.default_guidance,
         )
         folder = run_dir / f"{method}-{bits}-{seed}"
-
-        @cache
-        def network() -> nn.Module:
-            return quantize(self.pipeline, task, scene_prompts(), folder)
-
-        return {"seed": seed, **self._row(folder, network)}
+        return folder, cache(lambda: quantize(self.pipeline, task, scene_prompts(), folder))
 
     def float_row(self, run_dir: Path) -> Row:
         return self._row(run_dir / "float", lambda: self.pipeline.transformer)
@@ -221,10 +248,10 @@ class _Bench:
     def distance(self, latents: Float[Tensor, "n c h w"]) -> Distance:
         return frechet_distance(self.real, features(self.network, latents))
 
-    def paint(self, transformer: nn.Module) -> Float[Tensor, "n c h w"]:
-        seeds = range(len(self.prompts))
+    def paint(self, transformer: nn.Module, num: int | None = None) -> Float[Tensor, "n c h w"]:
+        prompts = self.prompts[:num]
         with painting_with(self.pipeline, transformer):
-            drawn = list(sample(self.pipeline, self.prompts, seeds, self.sampling))
+            drawn = list(sample(self.pipeline, prompts, range(len(prompts)), self.sampling))
         return torch.cat(drawn).float().cpu()
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[np.ndarray, "m 3 h w"]:

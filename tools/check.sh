@@ -24,6 +24,7 @@ gate "layers" "$bin/lint-imports"
 gate "house rules" "$bin/python" -m pytest -q -m "not slow" tests/repo
 gate "reference" "$bin/python" tools/reference.py --check
 gate "performance" "$bin/python" tools/performance.py --check
+gate "widths" "$bin/python" tools/widths.py --check
 
 if [ ${#failed[@]} -gt 0 ]; then
   (IFS=, && printf 'make check: failed: %s. make fix may mend some of it.\n' "${failed[*]}")

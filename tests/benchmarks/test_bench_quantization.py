@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.bench_quantization import METHODS, PRECISIONS, main, unmeasured
 from distill.classifier import latent_classifier
@@ -30,6 +31,7 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
     output = tmp_path / "quantization.json"
     words = ["table", "--model", str(own_checkpoint), "--features", str(folder)]
     words += ["--run-dir", str(tmp_path / "table"), "--recipe", "quick", "--num-images", "16"]
+    words += ["--picture", str(tmp_path / "widths.png")]
     words += ["--method", "minmax", "--seed", "0", "--num-judged", "1", "--output", str(output)]
     for bits in ("w8a8", "w2a4"):
         words += ["--precision", bits]
@@ -48,6 +50,9 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
     assert tried >= len(TAGS)
     assert figures["right_minmax_w2a4"] == hits / tried
     assert figures["right_minmax_w2a4_low"] <= figures["right_minmax_w2a4"] < 1
+
+    with Image.open(tmp_path / "widths.png") as picture:
+        assert picture.height >= 3 * 128 < picture.width
 
     for file in (tmp_path / "table").glob("*/measured-16.json"):
         row = json.loads(file.read_text())
