@@ -39,7 +39,7 @@ def regional(
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet, PNG.")] = None,
     output: Output = None,
 ) -> None:
-    """Compare regional control with nine other ways, on scenes of 2 to 4 regions."""
+    """Compare regional control with ten other ways, on scenes of 2 to 4 regions."""
     for path in filter(None, (details, sheet, output)):
         check_folder(path)
     from rich.console import Console
