@@ -22,6 +22,7 @@ export function mountFields(store) {
     if (target.type === "number") takeNumber(target, "", () => {});
   });
   at("api-key").addEventListener("change", ({ target }) => apiKey.set(target.value.trim()));
+  at("key-field").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["whole", "settings", "region", "exchange"]) {
     at(id).addEventListener("submit", (event) => event.preventDefault());
   }

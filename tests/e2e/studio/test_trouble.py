@@ -128,7 +128,7 @@ def test_a_server_with_keys_asks_for_one(open_studio: Open) -> None:
         page.click("#nav-paint")
         # slower than the page looks at the server
         page.locator("#api-key").press_sequentially(server.token, delay=5000 / len(server.token))
-        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
         studio.make_plan()
         studio.paint()
         stored = page.evaluate("JSON.stringify(localStorage)")
