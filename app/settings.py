@@ -44,11 +44,14 @@ class Settings(BaseSettings):
         description="Number format that the model computes in; none: `bfloat16` on CUDA, "
         "`float32` elsewhere.",
     )
-    backend: Literal["auto", "torch", "openvino", "openvino-int8", "openvino-lean"] = Field(
+    backend: Literal[
+        "auto", "torch", "torch-compiled", "openvino", "openvino-int8", "openvino-lean"
+    ] = Field(
         default="auto",
         description="What computes the networks; `auto`: OpenVINO where it is installed and the "
-        "model is on the CPU in `float32`, else torch. `openvino-int8` also rounds to 8 bits; "
-        "`openvino-lean` keeps low-bit weights packed.",
+        "model is on the CPU in `float32`, else torch. `torch-compiled` lets torch compile float "
+        "variants; `openvino-int8` also rounds to 8 bits; `openvino-lean` keeps low-bit weights "
+        "packed.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(

@@ -13,7 +13,7 @@ from benchmarks.painted import Paint, Painted
 from benchmarks.peer_process import PROCESS_PEERS, PeerProcess
 from benchmarks.peers.stock_pipeline import load_stock, paint_stock
 from core.devices import resident_bytes
-from core.errors import UnknownNameError
+from core.errors import UnknownNameError, UnsupportedError
 from pipelines.accelerate.choose import AUTO, BACKENDS
 from pipelines.noise_schedule import SCHEDULERS
 from pipelines.spec import GenerationSpec
@@ -104,6 +104,9 @@ def _ours(subject: Subject, backend: str) -> Painter:
         backend=backend,
         cache_dir=subject.cache_dir,
     )
+    execution = painter.networks.execution
+    if backend not in {AUTO, execution.backend}:
+        raise UnsupportedError(f"{backend} takes no {subject.variant}")
     paint = _timed(lambda spec: np.asarray(painter.generate([spec])[0].image))
     return Painter(paint=paint, weights_mb=_file_mb(subject.model, subject.variant))
 

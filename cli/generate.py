@@ -73,7 +73,8 @@ Dtype = Annotated[
 Backend = Annotated[
     str | None,
     typer.Option(
-        help="auto, torch, openvino, openvino-int8 or openvino-lean.", show_default="auto"
+        help="auto, torch, torch-compiled, openvino, openvino-int8, openvino-lean.",
+        show_default="auto",
     ),
 ]
 Grid = Annotated[bool, typer.Option("--grid", help="Write one contact sheet instead.")]

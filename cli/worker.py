@@ -29,7 +29,8 @@ def worker(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="auto, torch, openvino, openvino-int8 or openvino-lean.", show_default="auto"
+            help="auto, torch, torch-compiled, openvino, openvino-int8, openvino-lean.",
+            show_default="auto",
         ),
     ] = None,
     log_format: Annotated[

@@ -86,8 +86,8 @@ class TextToImage:
             device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that is there.
             dtype: "float32" or "bfloat16"; None takes bfloat16 on CUDA and float32 elsewhere.
             num_rows: Pictures that go through a network together, as the class says.
-            backend: What computes the networks: "torch", "openvino", "openvino-int8", or "auto"
-                for the fastest that is installed and stays within a ten thousandth of torch.
+            backend: What computes the networks: a name in `BACKENDS`, or "auto" for the fastest
+                that is installed and stays within a ten thousandth of torch.
             cache_dir: Where compiled networks are kept for the next start; None keeps none.
 
         Returns:

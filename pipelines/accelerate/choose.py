@@ -12,6 +12,8 @@ from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.networks import Networks, TorchNetworks
 from pipelines.accelerate.openvino_runtime import is_installed, why_not
 from pipelines.accelerate.shelf import Shelf
+from pipelines.accelerate.torch_compiled import TorchCompiledNetworks
+from pipelines.accelerate.torch_compiled import why_not as no_compiler
 from pipelines.components import Components
 from pipelines.store import ModelInfo
 from quant.precision import MAX_BITS
@@ -37,12 +39,12 @@ class Setup:
     Attributes:
         info: What the model is.
         parts: Its networks in torch.
-        shelf: Where compiled networks are kept; None keeps none.
+        cache_dir: Where compiled networks are kept; None keeps none.
     """
 
     info: ModelInfo
     parts: Components
-    shelf: Shelf | None
+    cache_dir: Path | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +82,8 @@ def make_networks(
     Raises:
         ConfigError: If the backend was named and is not there. An UnknownNameError lists the known.
     """
-    shelf = Shelf(Path(cache_dir).expanduser()) if cache_dir else None
-    setup = Setup(info=info, parts=parts, shelf=shelf)
+    folder = Path(cache_dir).expanduser() if cache_dir else None
+    setup = Setup(info=info, parts=parts, cache_dir=folder)
     chosen = _wanted(parts) if name == AUTO else name
     backend = BACKENDS.get(chosen, param="backend")
     why = backend.why_not()
@@ -93,7 +95,7 @@ def make_networks(
     elif name != AUTO:
         raise ConfigError(f"Backend {chosen!r} cannot be used: {why}", param="backend")
     plain = _torch(setup)
-    if is_installed():  # or else nobody expected it
+    if name != AUTO or is_installed():  # or else nobody expected it
         plain.execution.fall_back("backend", f"{chosen} cannot take {info.name}: {why}")
     return plain
 
@@ -108,6 +110,18 @@ def _is_plain_cpu(parts: Components) -> bool:
 
 def _torch(setup: Setup) -> Networks:
     return TorchNetworks(setup.parts, setup.info.latent_factor)
+
+
+def _torch_compiled(setup: Setup) -> Networks:
+    parts = setup.parts
+    tolerance = EXACT if parts.dtype == torch.float32 else ROUNDED
+    return TorchCompiledNetworks(
+        parts,
+        setup.info.latent_factor,
+        execution=Execution("torch-compiled", tolerance=tolerance),
+        revision=setup.info.revision,
+        cache_dir=setup.cache_dir,
+    )
 
 
 def _openvino(setup: Setup) -> Networks:
@@ -137,7 +151,7 @@ def _compiled(name: str, setup: Setup, *, weights: bool = False, codes: bool = T
         setup.info.latent_factor,
         execution=Execution(name, tolerance=_tolerance(parts, rounds=weights)),
         revision=setup.info.revision,
-        shelf=setup.shelf,
+        shelf=Shelf(setup.cache_dir) if setup.cache_dir else None,
         rounding=Rounding(
             weights=weights,
             # Bfloat16 moves a pixel by less than one level, few bits move it by several.
@@ -155,6 +169,7 @@ def _tolerance(parts: Components, *, rounds: bool) -> float:
 
 
 BACKENDS.add("torch", Backend(make=_torch, why_not=lambda: None))
+BACKENDS.add("torch-compiled", Backend(make=_torch_compiled, why_not=no_compiler))
 BACKENDS.add("openvino", Backend(make=_openvino, why_not=why_not))
 BACKENDS.add("openvino-int8", Backend(make=_openvino_int8, why_not=why_not))
 BACKENDS.add("openvino-lean", Backend(make=_openvino_lean, why_not=why_not))

@@ -7,6 +7,7 @@ is an input here: the words, which of them are padding, and how loudly each plac
 from collections.abc import Mapping
 from copy import deepcopy
 from itertools import chain
+from typing import no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -47,17 +48,15 @@ class RowTransformer(nn.Module):
         self.network = _shared_copy(network)
         self.codes: dict[str, IntegerWeights] = {}
         self._factor = latent_factor
-        self._words: Tensor | None = None
-        self._padding: Tensor | None = None
-        self._loudness: Tensor | None = None
         self._clock = Clock()
         for name, layer in packed_layers(self.network).items():
             plain, codes = plain_layer(layer, self._clock, code_bits=code_bits)
             self.network.set_submodule(name, plain)
             if codes is not None:
                 self.codes[f"network.{name}"] = codes
-        for number, block in enumerate(self.network.transformer_blocks):
-            block.attn2.set_processor(_Mixing(self, number))
+        self._mixing = [_Mixing() for _ in self.network.transformer_blocks]
+        for block, processor in zip(self.network.transformer_blocks, self._mixing, strict=True):
+            block.attn2.set_processor(processor)
 
     def forward(
         self,
@@ -77,9 +76,11 @@ class RowTransformer(nn.Module):
             loudness: How much each token hears each text in each layer; 1 in all.
         """
         project = self.network.caption_projection
-        self._words = texts if project is None else project(texts)
-        self._padding = ((1 - mask) * _PADDING)[:, None, None, :]
-        self._loudness = loudness
+        words = texts if project is None else project(texts)
+        padding = ((1 - mask) * _PADDING)[:, None, None, :]
+        for layer, processor in enumerate(self._mixing):
+            processor.words, processor.padding = words, padding
+            processor.loudness = loudness[layer]
         self._clock.start(timestep)
         return self.network(
             latent,
@@ -89,34 +90,13 @@ class RowTransformer(nn.Module):
             return_dict=False,
         )[0]
 
-    def hear(
-        self, layer: int, attn: Attention, tokens: Float[Tensor, "1 n d"]
-    ) -> Float[Tensor, "1 n d"]:
-        """Let the tokens of one layer hear all texts, each token each as loudly as it should.
-
-        Args:
-            layer: Which layer, from 0.
-            attn: Its cross-attention.
-            tokens: The picture.
-        """
-        assert self._words is not None
-        assert self._loudness is not None
-        query, key, value = (
-            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for part in (attn.to_q(tokens), attn.to_k(self._words), attn.to_v(self._words))
-        )
-        query = query.expand(key.shape[0], -1, -1, -1)
-        heard = F.scaled_dot_product_attention(query, key, value, attn_mask=self._padding)
-        mixed = (heard * self._loudness[layer][:, None, :, None]).sum(0, keepdim=True)
-        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
-
     def _micro_conditions(self, latent: Float[Tensor, "1 c h w"]) -> dict[str, Tensor | None]:
         if not self.network.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = (int(edge) * self._factor for edge in latent.shape[-2:])
         return {
-            "resolution": torch.tensor([[float(height), float(width)]]),
-            "aspect_ratio": torch.tensor([[height / width]]),
+            "resolution": latent.new_tensor([[float(height), float(width)]]),
+            "aspect_ratio": latent.new_tensor([[height / width]]),
         }
 
 
@@ -161,13 +141,32 @@ class RowEncoder(nn.Module):
 
 
 class _Mixing:
-    """Takes the place of one layer's attention processor."""
+    """Takes the place of one layer's attention processor: tokens hear all texts, each so loudly.
 
-    def __init__(self, row: RowTransformer, layer: int) -> None:
-        self._row, self._layer = row, layer
+    It knows nothing of its layer but what it is told before a pass, so that one compiled block
+    serves them all.
+    """
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        return self._row.hear(self._layer, attn, hidden_states)
+    words: Float[Tensor, "t l k"]
+    padding: Float[Tensor, "t 1 1 l"]
+    loudness: Float[Tensor, "t n"]
+
+    @no_type_check  # torch's compiler does not see through what checks shapes in tests
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Float[Tensor, "1 n d"],
+        *_: object,
+        **__: object,
+    ) -> Float[Tensor, "1 n d"]:
+        query, key, value = (
+            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for part in (attn.to_q(hidden_states), attn.to_k(self.words), attn.to_v(self.words))
+        )
+        query = query.expand(key.shape[0], -1, -1, -1)
+        heard = F.scaled_dot_product_attention(query, key, value, attn_mask=self.padding)
+        mixed = (heard * self.loudness[:, None, :, None]).sum(0, keepdim=True)
+        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 
 def row_words(

@@ -1,25 +1,21 @@
-"""The networks compiled by OpenVINO, each checked once against plain torch before it is trusted."""
+"""The networks compiled by OpenVINO."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from core.devices import byte_product_bits, usable_cores
-from core.errors import UnsupportedError
+from pipelines.accelerate.compared import ComparedNetworks, Computed, Inputs, Task
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import RowDecoder, RowEncoder, RowTransformer, row_words
-from pipelines.accelerate.networks import Networks, TorchNetworks
+from pipelines.accelerate.graphs import RowDecoder, RowEncoder, RowTransformer
 from pipelines.accelerate.openvino_graphs import in_eight_bits, to_graph
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, abilities, core, machine_key
 from pipelines.accelerate.shelf import Shelf
-from pipelines.attention import RegionalRow, is_plain
 from pipelines.components import Components
 from quant.constants import IntegerWeights
 from quant.store import packed_layers
@@ -40,10 +36,6 @@ BFLOAT16 = "BF16"
 log = logging.getLogger(__name__)
 
 
-class _RefusedError(Exception):
-    """A compiled network that must not be used."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rounding:
     """How far compiled networks may leave float, and how low-bit codes are multiplied.
@@ -61,26 +53,19 @@ class Rounding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Task:
-    """A network for one size of picture: how to make it, and what it depends on."""
+class _Plan:
+    """How a network is made, and how it runs."""
 
-    name: str
-    size: tuple[int, ...]
     make: Callable[[], Any]
     num_lanes: int = 1
-    settings: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        return self.name, self.size
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
-class OpenvinoNetworks(Networks):
-    """The networks as compiled graphs, made when a size is first asked for.
+class OpenvinoNetworks(ComparedNetworks):
+    """The networks as compiled graphs, several rows side by side.
 
-    Whatever cannot be compiled, or comes out otherwise than from plain torch, is computed by
-    plain torch: logged once, counted always. Only what came out alike is kept for the next start,
-    on the same processor, so that what is found need not be compared again.
+    Only what came out like plain torch is kept for the next start, on the same processor, so that
+    what is found need not be compared again.
 
     Args:
         parts: The model's networks, on the CPU in float32.
@@ -103,13 +88,7 @@ class OpenvinoNetworks(Networks):
         rounding: Rounding,
         num_threads: int | None = None,
     ) -> None:
-        super().__init__(execution)
-        if not all(is_plain(block.attn2) for block in parts.transformer.transformer_blocks):
-            raise UnsupportedError("Its cross-attention is of another kind than PixArt's.")
-        self._twin = TorchNetworks(parts, latent_factor)
-        self._parts = parts
-        self._factor = latent_factor
-        self._revision = revision
+        super().__init__(parts, latent_factor, execution=execution, revision=revision)
         self._shelf = shelf
         self._rounding = rounding
         self._threads = num_threads or min(torch.get_num_threads(), usable_cores())
@@ -119,122 +98,57 @@ class OpenvinoNetworks(Networks):
         self._norms_pictures = any(isinstance(m, nn.GroupNorm) for m in parts.vae.modules())
         self._code_bits = byte_product_bits() if rounding.codes else None
         self._inputs_rounded = self._find_inputs_rounded()
-        self._ready: dict[tuple[object, ...], CompiledNetwork] = {}
-        self._refused: dict[tuple[object, ...], str] = {}
+        self._ready: dict[Task, CompiledNetwork] = {}
         # compiled here and not yet compared with plain torch, with what the shelf finds them by
-        self._fresh: dict[tuple[object, ...], list[tuple[Mapping[str, object], Any]]] = {}
+        self._fresh: dict[Task, list[tuple[Mapping[str, object], Any]]] = {}
 
     @property
     def num_rows(self) -> int:
         """As many as run side by side, twice: one row may wait while others are computed."""
         return 2 * self._num_lanes
 
-    def encode(self, ids: Int[Tensor, "1 l"]) -> Float[Tensor, "l d"]:
-        """One unpadded text."""
-        task = _Task(name="text_encoder", size=(), make=self._make_encoder)
-        return self._run(task, [[ids]], lambda _: self._twin.encode(ids)[None])[0]
-
-    def denoise(
-        self,
-        latents: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, " b"],
-        words: Sequence[Float[Tensor, "_ d"]],
-        regions: Sequence[RegionalRow | None],
-    ) -> Float[Tensor, "b o h w"]:
-        """Each row by itself, several side by side."""
-
-        def plain(rows: slice) -> Tensor:
-            return self._twin.denoise(latents[rows], timesteps[rows], words[rows], regions[rows])
-
-        if any(row is not None and not isinstance(row.form, str) for row in regions):
-            self.execution.fall_back(
-                "form", "another mixture than weighted attention was asked for"
-            )
-            return _in_turn(plain, len(latents))
-        height, width = latents.shape[-2:]
-        task = _Task(
-            name="transformer",
-            size=(height, width),
-            make=lambda: self._make_transformer(height, width),
-            num_lanes=self._num_lanes,
-            settings=self._inputs_rounded,
-        )
-        num_layers = len(self._parts.transformer.transformer_blocks)
-        num_tokens = math.prod(
-            edge // self._parts.transformer.config["patch_size"] for edge in (height, width)
-        )
-        rows = [
-            [
-                latents[place : place + 1],
-                timesteps[place : place + 1].float(),
-                *row_words(text, row, num_layers=num_layers, num_tokens=num_tokens),
-            ]
-            for place, (text, row) in enumerate(zip(words, regions, strict=True))
-        ]
-        return self._run(task, rows, plain)
-
-    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
-        """Each picture by itself, several side by side; in tiles by plain torch."""
-
-        def plain(rows: slice) -> Tensor:
-            return self._twin.decode(latents[rows])
-
-        if self._parts.vae.use_tiling:
-            self.execution.fall_back("tiles", "pictures are decoded piece by piece to save memory")
-            return _in_turn(plain, len(latents))
-        height, width = latents.shape[-2:]
-        task = _Task(
-            name="vae",
-            size=(height, width),
-            make=lambda: self._make_decoder(height, width),
-            num_lanes=1 if self._norms_pictures else self._num_lanes,
-            settings=(("INFERENCE_PRECISION_HINT", "bf16"),) if self._halves_decoder() else (),
-        )
-        return self._run(task, [[row] for row in latents.split(1)], plain)
-
-    def _run(
-        self, task: _Task, rows: Sequence[Sequence[Tensor]], plain: Callable[[slice], Tensor]
-    ) -> Tensor:
-        why = self._refused.get(task.key)
-        if why is None:
-            try:
-                return self._computed(task, rows, plain)
-            except Exception as error:  # noqa: BLE001  (whatever a compiler raises, torch computes)
-                why = str(error) or type(error).__name__
-                self._ready.pop(task.key, None)
-                self._refused[task.key] = why
-        self.execution.fall_back(task.name, why)
-        return _in_turn(plain, len(rows))
-
-    def _computed(
-        self, task: _Task, rows: Sequence[Sequence[Tensor]], plain: Callable[[slice], Tensor]
-    ) -> Tensor:
-        if task.key not in self._ready:
-            compile_for = partial(self._compile, task)
-            self._ready[task.key] = CompiledNetwork(compile_for, task.num_lanes)
-        arrays = self._ready[task.key]([[part.numpy() for part in row] for row in rows])
+    def compute(self, task: Task, rows: Sequence[Inputs]) -> Computed:
+        """Run rows side by side, each by itself."""
+        if task not in self._ready:
+            plan = self._plan(task)
+            self._ready[task] = CompiledNetwork(partial(self._compile, task, plan), plan.num_lanes)
+        arrays = self._ready[task]([[part.numpy() for part in row] for row in rows])
         output = torch.cat([torch.from_numpy(array) for array in arrays])
-        fresh = self._fresh.pop(task.key, [])
-        if fresh:
-            self._compare(task, output[:1], plain(slice(1)))
-        if self._shelf:
-            for key, compiled in fresh:
+        return Computed(output=output, new=[0] if self._fresh.get(task) else [])
+
+    def trust(self, task: Task) -> None:
+        """Keep it for the next start."""
+        for key, compiled in self._fresh.pop(task, []):
+            if self._shelf:
                 self._shelf.keep(key, compiled.export_model().getvalue())
-        return output
 
-    def _compare(self, task: _Task, ours: Tensor, expected: Tensor) -> None:
-        found = float((ours - expected).norm() / expected.norm())
-        if not found <= self.execution.tolerance:  # not a number is no distance
-            raise _RefusedError(f"it is {found:.1e} away from plain torch")
-        log.info("%s of %s is %.1e away from plain torch", task.name, self._revision, found)
+    def forget(self, task: Task) -> None:
+        """Let it go."""
+        self._ready.pop(task, None)
+        self._fresh.pop(task, None)
 
-    def _compile(self, task: _Task, num_lanes: int) -> Any:  # noqa: ANN401 - openvino's own
+    def _plan(self, task: Task) -> _Plan:
+        if task.name == "text_encoder":
+            return _Plan(make=self._make_encoder)
+        if task.name == "transformer":
+            return _Plan(
+                make=partial(self._make_transformer, *task.size),
+                num_lanes=self._num_lanes,
+                settings=self._inputs_rounded,
+            )
+        return _Plan(
+            make=partial(self._make_decoder, *task.size),
+            num_lanes=1 if self._norms_pictures else self._num_lanes,
+            settings={"INFERENCE_PRECISION_HINT": "bf16"} if self._halves_decoder() else {},
+        )
+
+    def _compile(self, task: Task, plan: _Plan, num_lanes: int) -> Any:  # noqa: ANN401 - openvino's own
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": str(self._threads),
             "NUM_STREAMS": str(num_lanes),
             "ENABLE_CPU_PINNING": "NO",  # other processes have the same cores
-            **dict(task.settings),
+            **plan.settings,
         }
         key: Mapping[str, object] = {
             "format": FORMAT,
@@ -253,8 +167,8 @@ class OpenvinoNetworks(Networks):
                 return core().import_model(kept, "CPU", settings)
             except RuntimeError as error:
                 log.warning("A compiled %s was kept that cannot be read: %s", task.name, error)
-        compiled = core().compile_model(task.make(), "CPU", settings)
-        self._fresh.setdefault(task.key, []).append((key, compiled))
+        compiled = core().compile_model(plan.make(), "CPU", settings)
+        self._fresh.setdefault(task, []).append((key, compiled))
         return compiled
 
     def _make_transformer(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
@@ -296,7 +210,7 @@ class OpenvinoNetworks(Networks):
     def _halves_decoder(self) -> bool:
         return self._rounding.decoder and BFLOAT16 in abilities()
 
-    def _find_inputs_rounded(self) -> tuple[tuple[str, str], ...]:
+    def _find_inputs_rounded(self) -> Mapping[str, str]:
         """Return how inputs are rounded while running: to eight bits, or not at all."""
         layers = packed_layers(self._parts.transformer).values()
         asks = any(
@@ -304,15 +218,10 @@ class OpenvinoNetworks(Networks):
             for layer in layers
         )
         if not self._rounding.weights and not asks:
-            return (("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0"),)
+            return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
         width = self._parts.transformer.inner_dim
         group = max(n for n in range(1, LARGEST_GROUP + 1) if width % n == 0)
-        return (("DYNAMIC_QUANTIZATION_GROUP_SIZE", str(group)),)
-
-
-def _in_turn(plain: Callable[[slice], Tensor], num_rows: int) -> Tensor:
-    # one at a time, as plain torch does on the CPU: a picture does not depend on its company
-    return torch.cat([plain(slice(place, place + 1)) for place in range(num_rows)])
+        return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)}
 
 
 def _rounded_weights(row: RowTransformer) -> dict[str, IntegerWeights]:

@@ -1,0 +1,187 @@
+"""Networks that somebody compiles, each compared with plain torch before it is trusted."""
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from core.errors import UnsupportedError
+from pipelines.accelerate.execution import Execution
+from pipelines.accelerate.graphs import row_words
+from pipelines.accelerate.networks import Networks, TorchNetworks
+from pipelines.attention import RegionalRow, is_plain
+from pipelines.components import Components
+
+log = logging.getLogger(__name__)
+
+Inputs = Sequence[Tensor]
+
+
+class _RefusedError(Exception):
+    """A compiled network that must not be used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A network for one size of picture.
+
+    Attributes:
+        name: "text_encoder", "transformer" or "vae".
+        size: Latent cells; none for texts.
+    """
+
+    name: str
+    size: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Computed:
+    """What came out.
+
+    Attributes:
+        output: One row for each that went in.
+        new: Rows that went through something that was not compared yet.
+    """
+
+    output: Tensor
+    new: Sequence[int]
+
+
+class ComparedNetworks(Networks):
+    """The networks as somebody compiles them, a row by itself, each beside its slow twin.
+
+    Whatever cannot be compiled, or comes out otherwise than from plain torch, is computed by
+    plain torch: logged once, counted always.
+
+    Args:
+        parts: The model's networks.
+        latent_factor: Pixels along an edge for one latent cell.
+        execution: Name and tolerance.
+        revision: Content hash of the model's files.
+
+    Raises:
+        UnsupportedError: If the model's cross-attention is of another kind than PixArt's.
+    """
+
+    def __init__(
+        self, parts: Components, latent_factor: int, *, execution: Execution, revision: str
+    ) -> None:
+        super().__init__(execution)
+        if not all(is_plain(block.attn2) for block in parts.transformer.transformer_blocks):
+            raise UnsupportedError("Its cross-attention is of another kind than PixArt's.")
+        self._twin = TorchNetworks(parts, latent_factor)
+        self._parts = parts
+        self._factor = latent_factor
+        self._revision = revision
+        self._refused: dict[Task, str] = {}
+
+    @abstractmethod
+    def compute(self, task: Task, rows: Sequence[Inputs]) -> Computed:
+        """Run rows through a compiled network, which is made when it is first asked for.
+
+        Args:
+            task: Which network.
+            rows: Inputs of each row, in the order of the network's parameters.
+        """
+
+    def trust(self, task: Task) -> None:
+        """Hear that what is new came out like plain torch.
+
+        Args:
+            task: Which network.
+        """
+
+    def forget(self, task: Task) -> None:
+        """Hear that a network is used no longer.
+
+        Args:
+            task: Which network.
+        """
+
+    def encode(self, ids: Int[Tensor, "1 l"]) -> Float[Tensor, "l d"]:
+        """One unpadded text."""
+        task = Task(name="text_encoder")
+        return self._run(task, [[ids]], lambda _: self._twin.encode(ids)[None])[0]
+
+    def denoise(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, " b"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+    ) -> Float[Tensor, "b o h w"]:
+        """Each row by itself."""
+
+        def plain(rows: slice) -> Tensor:
+            return self._twin.denoise(latents[rows], timesteps[rows], words[rows], regions[rows])
+
+        if any(row is not None and not isinstance(row.form, str) for row in regions):
+            self.execution.fall_back(
+                "form", "another mixture than weighted attention was asked for"
+            )
+            return _in_turn(plain, len(latents))
+        height, width = latents.shape[-2:]
+        num_layers = len(self._parts.transformer.transformer_blocks)
+        num_tokens = math.prod(
+            edge // self._parts.transformer.config["patch_size"] for edge in (height, width)
+        )
+        rows = [
+            [
+                latents[place : place + 1],
+                timesteps[place : place + 1].float(),
+                *row_words(text, row, num_layers=num_layers, num_tokens=num_tokens),
+            ]
+            for place, (text, row) in enumerate(zip(words, regions, strict=True))
+        ]
+        return self._run(Task(name="transformer", size=(height, width)), rows, plain)
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """Each picture by itself; in tiles by plain torch."""
+
+        def plain(rows: slice) -> Tensor:
+            return self._twin.decode(latents[rows])
+
+        if self._parts.vae.use_tiling:
+            self.execution.fall_back("tiles", "pictures are decoded piece by piece to save memory")
+            return _in_turn(plain, len(latents))
+        task = Task(name="vae", size=tuple(latents.shape[-2:]))
+        return self._run(task, [[row] for row in latents.split(1)], plain)
+
+    def _run(self, task: Task, rows: Sequence[Inputs], plain: Callable[[slice], Tensor]) -> Tensor:
+        why = self._refused.get(task)
+        if why is None:
+            try:
+                return self._computed(task, rows, plain)
+            except Exception as error:  # noqa: BLE001  (whatever a compiler raises, torch computes)
+                why = str(error) or type(error).__name__
+                self.forget(task)
+                self._refused[task] = why
+        self.execution.fall_back(task.name, why)
+        return _in_turn(plain, len(rows))
+
+    def _computed(
+        self, task: Task, rows: Sequence[Inputs], plain: Callable[[slice], Tensor]
+    ) -> Tensor:
+        found = self.compute(task, rows)
+        for place in found.new:
+            row = slice(place, place + 1)
+            self._compare(task, found.output[row], plain(row))
+        if found.new:
+            self.trust(task)
+        return found.output
+
+    def _compare(self, task: Task, ours: Tensor, expected: Tensor) -> None:
+        found = float((ours - expected).norm() / expected.norm())
+        if not found <= self.execution.tolerance:  # not a number is no distance
+            raise _RefusedError(f"it is {found:.1e} away from plain torch")
+        log.info("%s of %s is %.1e away from plain torch", task.name, self._revision, found)
+
+
+def _in_turn(plain: Callable[[slice], Tensor], num_rows: int) -> Tensor:
+    # one at a time, as plain torch does on the CPU: a picture does not depend on its company
+    return torch.cat([plain(slice(place, place + 1)) for place in range(num_rows)])

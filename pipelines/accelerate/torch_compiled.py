@@ -1,0 +1,100 @@
+"""The transformer compiled by torch: one block, which serves all layers, sizes and regions."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from core.errors import UnsupportedError
+from pipelines.accelerate.compared import ComparedNetworks, Computed, Inputs, Task
+from pipelines.accelerate.execution import Execution
+from pipelines.accelerate.graphs import RowTransformer
+from pipelines.components import Components
+from quant.store import packed_layers
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+class TorchCompiledNetworks(ComparedNetworks):
+    """The transformer's blocks as torch's own compiler makes them; the rest as it is.
+
+    The blocks of a transformer are alike, so one is compiled and serves them all: seconds instead
+    of minutes. Numbers of words, regions and tokens are left open, so that only two forms are
+    compiled, for one text and for several.
+
+    Args:
+        parts: The model's networks, on any device, in any number format.
+        latent_factor: Pixels along an edge for one latent cell.
+        execution: Name and tolerance.
+        revision: Content hash of the model's files.
+        cache_dir: Where what was compiled is kept for the next start; None leaves it to torch.
+
+    Raises:
+        UnsupportedError: If the transformer is no PixArt, or its weights are low-bit.
+    """
+
+    def __init__(
+        self,
+        parts: Components,
+        latent_factor: int,
+        *,
+        execution: Execution,
+        revision: str,
+        cache_dir: Path | None,
+    ) -> None:
+        super().__init__(parts, latent_factor, execution=execution, revision=revision)
+        if packed_layers(parts.transformer):
+            raise UnsupportedError("Its weights are low-bit, and torch compiles float ones.")
+        if cache_dir is not None:  # read when something is compiled
+            os.environ.setdefault(CACHE_VARIABLE, str(cache_dir / "torch"))
+        self._row = RowTransformer(parts.transformer, latent_factor)
+        # The first block's input would be strided otherwise than the others', and compiled apart.
+        self._row.network.pos_embed.register_forward_hook(lambda *call: call[-1].contiguous())
+        for block in self._row.network.transformer_blocks:
+            block.compile(dynamic=True, fullgraph=True)
+        self._compared: set[tuple[Task, bool]] = set()
+        self._fresh: set[tuple[Task, bool]] = set()
+
+    @property
+    def num_rows(self) -> int:
+        """As many as plain torch takes: rows go through one by one."""
+        return self._twin.num_rows
+
+    def encode(self, ids: Int[Tensor, "1 l"]) -> Float[Tensor, "l d"]:
+        """By plain torch."""
+        return self._twin.encode(ids)
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """By plain torch."""
+        return self._twin.decode(latents)
+
+    def compute(self, task: Task, rows: Sequence[Inputs]) -> Computed:
+        """Run rows one by one."""
+        outputs, new = [], []
+        for place, (latent, timestep, texts, mask, loudness) in enumerate(rows):
+            form = (task, len(texts) > 1)
+            if form not in self._compared | self._fresh:
+                self._fresh.add(form)
+                new.append(place)
+            device, dtype = latent.device, self._parts.dtype
+            words = (part.to(device, dtype) for part in (texts, mask, loudness))
+            outputs.append(self._row(latent.to(dtype), timestep, *words).float())
+        return Computed(output=torch.cat(outputs), new=new)
+
+    def trust(self, task: Task) -> None:
+        """Compare its forms no more."""
+        trusted = {form for form in self._fresh if form[0] == task}
+        self._compared |= trusted
+        self._fresh -= trusted
+
+
+def why_not() -> str | None:
+    """Return why torch cannot compile on this machine; None if it can."""
+    compiler = os.environ.get("CXX") or "g++"
+    if any(shutil.which(name) for name in (compiler, "clang++")):
+        return None
+    return "torch compiles with a C++ compiler, and there is none: apt-get install g++."
