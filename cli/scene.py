@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import InputError
+from core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from llm_prompting.plan import ScenePlan
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipelines.store import ModelInfo
 
 NO_PLANNER = "none"
+PLANNERS = ("grammar", "openai")
 
 
 def read_scene(prompt: str, *, plan: Path | None, planner: str, size: str) -> "ScenePlan | None":
@@ -66,14 +67,18 @@ def ask_planner(
             `llm_url`, `llm_key`, `llm_timeout_s`.
 
     Returns:
-        The plan; a planner that is unknown, or cannot be set up, is raised as `make_planner` and
-        `Planner.plan` say.
+        The plan; a planner that cannot be set up is raised as `make_planner` says.
+
+    Raises:
+        UnknownNameError: If there is no such planner.
     """
     import asyncio
 
     from app.images.planning import aspect_of, make_planner
     from app.settings import read_settings
 
+    if planner not in PLANNERS:
+        raise UnknownNameError("planner", planner, PLANNERS, param="planner")
     settings = read_settings(planner=planner if planner == "openai" else None, **llm)
     shape = aspect_of(size) if aspect is None else aspect
 

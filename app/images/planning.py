@@ -39,7 +39,9 @@ def make_planner(settings: Settings) -> Planner:
         )
     elif settings.planner == "openai":
         raise ConfigError(
-            "planner is openai, but no language model is named: set llm_model.", param="llm_model"
+            "planner is openai, but no language model is named: set FEWSTROKE_LLM_MODEL "
+            "(fewstroke plan: --llm-model).",
+            param="llm_model",
         )
     default = "grammar" if settings.planner == NO_PLANNER else settings.planner
     cache = PlanCache(settings.plan_cache_entries)

@@ -64,9 +64,9 @@ def test_shapes_are_read_in_either_way_of_writing() -> None:
 
 
 def test_an_unknown_planner_and_a_missing_model_are_refused() -> None:
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(UnknownNameError, match="Known: grammar, openai"):
         plan("a cat", planner="gpt")
-    with pytest.raises(ConfigError, match="llm_model"):
+    with pytest.raises(ConfigError, match="--llm-model"):
         plan("a cat", planner="openai")
 
 
