@@ -55,7 +55,7 @@ def table(
     num_images: Annotated[int, typer.Option(min=2, help="Pictures a distance is of.")] = 512,
     num_judged: Annotated[
         int, typer.Option(min=0, help="Prompts of each category for the judge; 0 judges nothing.")
-    ] = 12,
+    ] = 4,
     picture: Annotated[
         Path | None, typer.Option(help="PNG file of pictures at every width, by mpq.")
     ] = None,
