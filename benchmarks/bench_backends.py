@@ -3,10 +3,12 @@
     make peers
     python -m benchmarks.bench_backends --output benchmarks/results/performance.json
     python -m benchmarks.bench_backends --xl-rounds 5 --output benchmarks/results/performance.json
+    python -m benchmarks.bench_backends --device cuda --output benchmarks/results/performance.json
 
 In each round every painter takes a turn of three pictures, of prompts that nobody met before, in an
 order drawn anew; the figure is the median over pictures, its quartiles stand beside it as `_low`
 and `_high`. A figure that was not measured is null. All are compiled and warm before round one.
+Figures of a GPU end in `_cuda`, beside those of the CPU.
 """
 
 import json
@@ -23,16 +25,17 @@ import typer
 
 from benchmarks.backends_xl import XL, measure_xl
 from benchmarks.bench_first_image import measure as measure_server
-from benchmarks.painters import OURS, PEERS, Painter, Subject, painters
-from core.devices import limit_threads
+from benchmarks.painters import ON_CPU, ON_CUDA, Painter, Subject, painters
+from core.devices import limit_threads, usable_device
+from core.errors import UnknownNameError
 from core.progress import progress
 from core.seeding import numpy_generator
 from evaluation.record import merge
 from pipelines.spec import GenerationSpec
 
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown")
-NOUNS = ("cat", "dog", "apple", "frog", "house", "star", "boat", "crown", "key", "fish")
-EVERYBODY = (*OURS, *PEERS)
+NOUNS = ("cat", "dog", "apple", "frog", "owl", "star", "car", "heart", "moon", "fish")
+EVERYBODY = {"cpu": ON_CPU, "cuda": ON_CUDA}
 REFERENCE = "diffusers_fp32"
 TURN = 3
 """Pictures of a turn: a first that finds cold caches and two that do not."""
@@ -51,13 +54,14 @@ def main(
     who: Annotated[list[str] | None, typer.Option(help="Painters; all of them.")] = None,
     num_rounds: Annotated[int, typer.Option(min=0, help="Rounds of whole pictures.")] = 10,
     xl_rounds: Annotated[int, typer.Option(min=0, help="Rounds of PixArt-XL/2's shape.")] = 0,
+    device: Annotated[str, typer.Option(help="Where all paint: cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores.")] = None,
     memory: Annotated[bool, typer.Option(help="Also measure memory, a process each.")] = False,
     server: Annotated[bool, typer.Option(help="Also time a server's first picture.")] = False,
 ) -> None:
     """Measure backends beside their peers."""
     limit_threads(threads)
-    names = who or EVERYBODY
+    names = who or everybody(device)
     figures: dict[str, float | None] = {}
     with TemporaryDirectory() as cache_dir:
         subject = Subject(
@@ -66,6 +70,7 @@ def main(
             peers_variant=peers_variant,
             teacher=teacher,
             cache_dir=cache_dir,
+            device=device,
         )
         if num_rounds:
             with painters(subject, names) as present:
@@ -73,6 +78,8 @@ def main(
                 figures |= weights(present)
         if memory:
             figures |= residents(subject, names, steps)
+    if device != "cpu":
+        figures = {f"{name}_{device}": figure for name, figure in figures.items()}
     if xl_rounds:
         figures |= measure_xl(xl_rounds)
     if server:
@@ -83,6 +90,22 @@ def main(
     print(json.dumps(figures, indent=1))
 
 
+def everybody(device: str) -> Sequence[str]:
+    """Return who can paint on a device.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Raises:
+        UnknownNameError: If nobody is measured on such a device; a device that is not there is a
+            ConfigError.
+    """
+    if device not in EVERYBODY:
+        raise UnknownNameError("device", device, EVERYBODY, param="device")
+    usable_device(device)
+    return EVERYBODY[device]
+
+
 def unmeasured(known: Mapping[str, object]) -> dict[str, None]:
     """Return every headline figure that is not known yet, as null.
 
@@ -90,8 +113,12 @@ def unmeasured(known: Mapping[str, object]) -> dict[str, None]:
         known: Figures that are there.
     """
     kinds = ("images_per_s", "distance", "weights_mb", "resident_mb")
-    names = [*(f"{kind}_{who}" for kind, who in product(kinds, EVERYBODY)), *XL, "first_image_s"]
-    return {name: None for name in names if name not in known}
+    names = [
+        f"{kind}_{who}{'' if device == 'cpu' else f'_{device}'}"
+        for device, present in EVERYBODY.items()
+        for kind, who in product(kinds, present)
+    ]
+    return {name: None for name in [*names, *XL, "first_image_s"] if name not in known}
 
 
 def rates(present: Mapping[str, Painter], steps: int, num_rounds: int) -> dict[str, float | None]:

@@ -39,7 +39,7 @@ from pipelines.text_to_image import TextToImage
 NUM_REGIONS = (2, 4, 8)
 FORMS: tuple[Form, ...] = ("auto", "packed", "gathered", "folded", "looped")
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown")
-NOUNS = ("cat", "dog", "apple", "frog", "house", "star", "boat", "crown")
+NOUNS = ("cat", "dog", "apple", "frog", "owl", "star", "car", "heart")
 
 Case = Callable[[], object]
 

@@ -16,7 +16,8 @@ class Painted:
     Attributes:
         seconds: Time of the picture.
         pixels: 0..255.
-        resident_mb: What the painter's process holds afterwards.
+        resident_mb: What the painter's process holds afterwards; on a GPU, the most that it held
+            of the GPU's memory.
     """
 
     seconds: float

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from benchmarks.painted import Paint, Painted
-from benchmarks.peer_process import PROCESS_PEERS, PeerProcess
+from benchmarks.peer_process import (
+    ANY_DEVICE_PEERS,
+    CPU_ONLY_PEERS,
+    CUDA_ONLY_PEERS,
+    PROCESS_PEERS,
+    PeerProcess,
+)
 from benchmarks.peers.stock_pipeline import load_stock, paint_stock
 from core.devices import resident_bytes
 from core.errors import UnknownNameError, UnsupportedError
@@ -24,6 +30,11 @@ TEACHER = "diffusers_teacher50"
 STOCK = ("diffusers_fp32", "diffusers_bf16", "diffusers_compiled", TEACHER)
 PEERS = (*STOCK, *PROCESS_PEERS)
 OURS = {"ours": AUTO, **{f"ours_{name.replace('-', '_')}": name for name in BACKENDS}}
+ON_CPU = (*OURS, *STOCK, *CPU_ONLY_PEERS, *ANY_DEVICE_PEERS)
+ON_CUDA = (
+    *("ours", "ours_torch", "ours_torch_compiled"),
+    *(*STOCK, *ANY_DEVICE_PEERS, *CUDA_ONLY_PEERS),
+)
 MEGABYTE = 1e6
 
 
@@ -37,6 +48,7 @@ class Subject:
         peers_variant: The float variant that peers paint with.
         teacher: The variant that takes 50 guided steps.
         cache_dir: Where compiled networks are kept.
+        device: Where everybody paints: "cpu" or "cuda".
     """
 
     model: str
@@ -44,6 +56,7 @@ class Subject:
     peers_variant: str | None
     teacher: str | None
     cache_dir: str
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +103,8 @@ def _load(name: str, subject: Subject, stack: ExitStack) -> Painter:
     if name in OURS:
         return _ours(subject, OURS[name])
     if name in PROCESS_PEERS:
-        peer = PeerProcess(name, subject.model, subject.peers_variant, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        peer = PeerProcess(name, subject.model, subject.peers_variant, threads, subject.device)
         stack.callback(peer.close)
         return Painter(paint=peer.paint, weights_mb=peer.weights_mb)
     return _stock(subject, name)
@@ -100,14 +114,14 @@ def _ours(subject: Subject, backend: str) -> Painter:
     painter = TextToImage.load(
         subject.model,
         variant=subject.variant,
-        device="cpu",
+        device=subject.device,
         backend=backend,
         cache_dir=subject.cache_dir,
     )
     execution = painter.networks.execution
     if backend not in {AUTO, execution.backend}:
         raise UnsupportedError(f"{backend} takes no {subject.variant}")
-    paint = _timed(lambda spec: np.asarray(painter.generate([spec])[0].image))
+    paint = _timed(lambda spec: np.asarray(painter.generate([spec])[0].image), subject.device)
     return Painter(paint=paint, weights_mb=_file_mb(subject.model, subject.variant))
 
 
@@ -116,7 +130,7 @@ def _stock(subject: Subject, name: str) -> Painter:
     checkpoint = open_checkpoint(subject.model, variant=variant)
     dtype = torch.bfloat16 if name == "diffusers_bf16" else torch.float32
     order = SCHEDULERS.get(checkpoint.info.default_scheduler)
-    pipe = load_stock(subject.model, str(checkpoint.transformer), order, dtype)
+    pipe = load_stock(subject.model, str(checkpoint.transformer), order, dtype, subject.device)
     if name == "diffusers_compiled":
         pipe.transformer = torch.compile(pipe.transformer)
 
@@ -126,15 +140,17 @@ def _stock(subject: Subject, name: str) -> Painter:
         return paint_stock(pipe, asdict(asked))
 
     share = 0.5 if dtype == torch.bfloat16 else 1.0
-    return Painter(paint=_timed(paint), weights_mb=share * _file_mb(subject.model, variant))
+    weights_mb = share * _file_mb(subject.model, variant)
+    return Painter(paint=_timed(paint, subject.device), weights_mb=weights_mb)
 
 
-def _timed(paint: Callable[[GenerationSpec], np.ndarray[Any, Any]]) -> Paint:
+def _timed(paint: Callable[[GenerationSpec], np.ndarray[Any, Any]], device: str) -> Paint:
     def painted(spec: GenerationSpec) -> Painted:
         started = time.perf_counter()
         pixels = paint(spec)
         seconds = time.perf_counter() - started
-        return Painted(seconds=seconds, pixels=pixels, resident_mb=resident_bytes() / MEGABYTE)
+        held = resident_bytes() if device == "cpu" else torch.cuda.max_memory_reserved(device)
+        return Painted(seconds=seconds, pixels=pixels, resident_mb=held / MEGABYTE)
 
     return painted
 

@@ -19,10 +19,10 @@ from pipelines.store import open_checkpoint
 
 PYTHON = Path(".venv-peers/bin/python")
 MODULE = "benchmarks.peers.low_bit_pipelines"
-PROCESS_PEERS = (
-    *("openvino_int8_static", "openvino_int8_dynamic", "torchao_int8", "ort_int8"),
-    *("quanto_int8", "sdnq_uint4"),
-)
+CPU_ONLY_PEERS = ("openvino_int8_static", "openvino_int8_dynamic", "ort_int8")
+CUDA_ONLY_PEERS = ("torchao_fp8",)
+ANY_DEVICE_PEERS = ("torchao_int8", "quanto_int8", "sdnq_uint4")
+PROCESS_PEERS = (*CPU_ONLY_PEERS, *ANY_DEVICE_PEERS, *CUDA_ONLY_PEERS)
 
 
 class PeerProcess:
@@ -33,6 +33,7 @@ class PeerProcess:
         model: Checkpoint folder.
         variant: Its float variant.
         num_threads: CPU threads.
+        device: Where it paints.
 
     Attributes:
         weights_mb: Size of its transformer's weights.
@@ -41,7 +42,9 @@ class PeerProcess:
         ConfigError: If its environment is missing, or the peer cannot take this model.
     """
 
-    def __init__(self, name: str, model: str, variant: str | None, num_threads: int) -> None:
+    def __init__(
+        self, name: str, model: str, variant: str | None, num_threads: int, device: str = "cpu"
+    ) -> None:
         if not PYTHON.exists():
             raise ConfigError(f"{PYTHON} does not exist: make peers.", param="who")
         checkpoint = open_checkpoint(model, variant=variant)
@@ -50,7 +53,7 @@ class PeerProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own words
             [
                 *(str(PYTHON), "-m", MODULE, name, model),
-                *(str(checkpoint.transformer), str(order), str(num_threads)),
+                *(str(checkpoint.transformer), str(order), str(num_threads), device),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

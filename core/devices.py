@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.errors import InputError, UnknownNameError, UnsupportedError
+from core.errors import ConfigError, InputError, UnknownNameError, UnsupportedError
 
 Precision = Literal["bf16", "no"]
 """As accelerate names them."""
@@ -25,6 +25,28 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def usable_device(name: str | None) -> torch.device:
+    """Return a device by its name, after something was put on it.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that is there.
+
+    Raises:
+        ConfigError: If it is not here, or is no device.
+    """
+    if name is None:
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"Device {name!r} cannot be used here ({reason}): try 'cpu'.", param="device"
+        ) from error
+    return device
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

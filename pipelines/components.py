@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 import quant.loader  # noqa: F401 - teaches diffusers to load low-bit folders
-from core.devices import best_device, multiplies_bfloat16
-from core.errors import CheckpointError, ConfigError, UnknownNameError
+from core.devices import multiplies_bfloat16, usable_device
+from core.errors import CheckpointError, UnknownNameError
 from pipelines.store import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def load_components(
         UnknownNameError that there is no such dtype, a CheckpointError that the files lack weights
         that their configuration asks for.
     """
-    place = _device(device)
+    place = usable_device(device)
     kind = _dtype(dtype, place)
     vae_class = AutoencoderDC if checkpoint.vae_class == "AutoencoderDC" else AutoencoderKL
     root = checkpoint.root
@@ -115,20 +115,6 @@ def _load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
             "to the tokenizer's post-processor."
         )
     return tokenizer
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return best_device()
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"Device {name!r} cannot be used here ({reason}): try 'cpu'.", param="device"
-        ) from error
-    return device
 
 
 def _dtype(name: str | None, device: torch.device) -> torch.dtype:

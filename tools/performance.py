@@ -85,6 +85,7 @@ make peers   # .venv-peers: what we compare with; SDNQ is GPL and stays there
 FIGURES=benchmarks/results/performance.json
 python -m benchmarks.bench_backends --output $FIGURES --memory --server
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 5
+python -m benchmarks.bench_backends --output $FIGURES --device cuda   # on a GPU; names end in _cuda
 python -m benchmarks.bench_costs --output $FIGURES --picture docs/images/costs.png
 python -m benchmarks.bench_guidance --output $FIGURES
 make docs

@@ -1,6 +1,7 @@
 """One low-bit peer in a process and an environment of its own: paints what it is told on stdin.
 
-    .venv-peers/bin/python -m benchmarks.peers.low_bit_pipelines torchao_int8 MODEL TRANSFORMER 1 2
+    .venv-peers/bin/python -m benchmarks.peers.low_bit_pipelines torchao_int8 MODEL TRANSFORMER \
+        1 2 cpu
 
 Each line of stdin asks for a picture in JSON, each line of stdout answers with its seconds and its
 pixels; the first says that everything is loaded and compiled, or why it cannot be.
@@ -27,7 +28,7 @@ CALIBRATION = tuple(
     f"a {color} {noun} and a {other}"
     for color, noun, other in zip(
         ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown") * 2,
-        ("cat", "dog", "apple", "frog", "house", "star", "boat", "crown") * 2,
+        ("cat", "dog", "apple", "frog", "owl", "star", "car", "heart") * 2,
         ("key", "fish", "sun", "bird", "tree", "car", "cup", "rose") * 2,
         strict=True,
     )
@@ -46,6 +47,19 @@ def torchao_int8(pipe: Any) -> float:  # noqa: ANN401 - diffusers has no types
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     quantize_(pipe.transformer, Int8DynamicActivationInt8WeightConfig())
+    pipe.transformer = torch.compile(pipe.transformer)
+    return _saved_mb(pipe.transformer)
+
+
+def torchao_fp8(pipe: Any) -> float:  # noqa: ANN401
+    """Weights and inputs in eight-bit floats, ranges measured per row, compiled: for Hopper."""
+    from torchao.quantization import (
+        Float8DynamicActivationFloat8WeightConfig,
+        PerRow,
+        quantize_,
+    )
+
+    quantize_(pipe.transformer, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
     pipe.transformer = torch.compile(pipe.transformer)
     return _saved_mb(pipe.transformer)
 
@@ -120,6 +134,7 @@ PEERS: dict[str, tuple[Callable[[Any], float], torch.dtype]] = {
     "openvino_int8_dynamic": (openvino_int8_dynamic, torch.float32),
     "ort_int8": (ort_int8, torch.float32),
     "torchao_int8": (torchao_int8, torch.bfloat16),
+    "torchao_fp8": (torchao_fp8, torch.bfloat16),
     "quanto_int8": (quanto_int8, torch.bfloat16),
     "sdnq_uint4": (sdnq_uint4, torch.bfloat16),
 }
@@ -250,6 +265,12 @@ def _ort_options(ort: Any) -> Any:  # noqa: ANN401
     return options
 
 
+def _held_bytes(device: str) -> int:
+    if device == "cpu":
+        return int(psutil.Process().memory_info().rss)
+    return torch.cuda.max_memory_reserved(device)
+
+
 def _saved_mb(network: nn.Module) -> float:
     with TemporaryDirectory() as folder:
         torch.save(network.state_dict(), f"{folder}/m.pt")
@@ -268,13 +289,15 @@ def _answers() -> Iterator[Callable[[Mapping[str, object]], None]]:
         yield answer
 
 
-def main(name: str, model: str, transformer: str, order: str, threads: str) -> None:
+def main(  # noqa: PLR0917 - a command line
+    name: str, model: str, transformer: str, order: str, threads: str, device: str
+) -> None:
     """Load a peer, then paint until stdin ends."""
     torch.set_num_threads(int(threads))
     with _answers() as answer, torch.inference_mode():
         try:
             prepare, dtype = PEERS[name]
-            pipe = load_stock(model, transformer, int(order), dtype)
+            pipe = load_stock(model, transformer, int(order), dtype, device)
             weights_mb = prepare(pipe)
             paint_stock(pipe, {**ASKED, "prompt": CALIBRATION[0]})
         except Exception as error:  # noqa: BLE001  (whatever is wrong with a peer is said and ends it)
@@ -290,7 +313,7 @@ def main(name: str, model: str, transformer: str, order: str, threads: str) -> N
                     "seconds": seconds,
                     "shape": list(pixels.shape),
                     "pixels": base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode(),
-                    "resident_mb": psutil.Process().memory_info().rss / 1e6,
+                    "resident_mb": _held_bytes(device) / 1e6,
                 }
             )
 

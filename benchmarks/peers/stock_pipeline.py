@@ -11,7 +11,9 @@ import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, PixArtTransformer2DModel
 
 
-def load_stock(model: str, transformer: str, order: int, dtype: torch.dtype) -> Any:  # noqa: ANN401
+def load_stock(
+    model: str, transformer: str, order: int, dtype: torch.dtype, device: str = "cpu"
+) -> Any:  # noqa: ANN401
     """Load a pipeline.
 
     Args:
@@ -19,6 +21,7 @@ def load_stock(model: str, transformer: str, order: int, dtype: torch.dtype) -> 
         transformer: Folder of the float transformer in it.
         order: Order of the solver; 1 is DDIM.
         dtype: What it computes in.
+        device: Where it computes.
 
     Returns:
         The pipeline, silent.
@@ -27,6 +30,7 @@ def load_stock(model: str, transformer: str, order: int, dtype: torch.dtype) -> 
     pipe = DiffusionPipeline.from_pretrained(model, transformer=network)
     if dtype != torch.float32:
         pipe.to(dtype)
+    pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(
         pipe.scheduler.config, solver_order=order, final_sigmas_type="zero"

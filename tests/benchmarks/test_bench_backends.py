@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import bench_backends, peer_process
 from benchmarks.backends_xl import measure_xl
@@ -103,3 +104,20 @@ def test_few_bits_of_xl_are_timed_against_float() -> None:
     assert figures["xl_speedup_fp32_static"] > 0
     assert figures["xl_weight_ratio"] == pytest.approx(3 / 32, rel=0.1)
     assert np.isfinite(list(figures.values())).all()
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_loads(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="cpu, cuda"):
+        bench_backends.everybody("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="Device 'cuda' cannot be used here"):
+            bench_backends.main(output=tmp_path / "performance.json", device="cuda")
+        assert not (tmp_path / "performance.json").exists()
+
+
+def test_figures_of_a_gpu_have_names_of_their_own() -> None:
+    names = bench_backends.unmeasured({})
+    assert {"images_per_s_torchao_int8", "images_per_s_torchao_int8_cuda"} < names.keys()
+    assert "images_per_s_torchao_fp8_cuda" in names
+    assert "images_per_s_torchao_fp8" not in names  # no such peer on a CPU
+    assert "images_per_s_ours_openvino_cuda" not in names
