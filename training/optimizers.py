@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from core.devices import multiplies_bfloat16
 from core.errors import InputError, UnknownNameError
+from training.muon import FloatMuon
 
 KINDS = ("adamw", "muon")
 SCHEDULES = ("cosine", "constant")
@@ -94,7 +96,8 @@ def build_optimizers(
     )
     if not hidden:
         return [adamw]
-    muon = torch.optim.Muon(
+    kind = torch.optim.Muon if multiplies_bfloat16(hidden[0].device) else FloatMuon
+    muon = kind(
         hidden,
         lr=config.muon_learning_rate,
         weight_decay=config.weight_decay,

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from core.errors import InputError, UnknownNameError
+from training.muon import FloatMuon, orthogonal
 from training.optimizers import OptimizerConfig, build_optimizers, build_schedules
 
 
@@ -74,3 +75,35 @@ def test_unknown_names_and_impossible_rates_are_refused():
         OptimizerConfig(schedule="linear")
     with pytest.raises(InputError, match="positive"):
         OptimizerConfig(learning_rate=float("nan"))
+
+
+def test_muon_in_floats_goes_where_torchs_own_goes():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 24), (48, 24), (24, 48), (24, 24)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [[torch.randn(s, generator=generator) for s in shapes] for _ in range(3)]
+    moved = []
+    for kind in (torch.optim.Muon, FloatMuon):
+        weights = [nn.Parameter(each.clone()) for each in start]
+        muon = kind(weights, lr=0.05, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for now in gradients:
+            for weight, gradient in zip(weights, now, strict=True):
+                weight.grad = gradient.clone()
+            muon.step()
+        moved.append([w.detach() - s for w, s in zip(weights, start, strict=True)])
+        assert {len(muon.state[w]["momentum_buffer"]) for w in weights} == {24, 48}
+    for theirs, ours in zip(*moved, strict=True):
+        assert (theirs - ours).norm() < 0.02 * theirs.norm()  # bfloat16's rounding
+
+
+def test_muon_in_floats_leaves_weights_without_gradient_alone():
+    still = nn.Parameter(torch.ones(4, 4))
+    FloatMuon([still], lr=1.0, weight_decay=0.5).step()
+    assert torch.equal(still, torch.ones(4, 4))
+
+
+def test_steps_of_muon_have_the_same_length_in_all_directions():
+    matrix = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    found = torch.linalg.svdvals(orthogonal(matrix, (3.4445, -4.7750, 2.0315), 5, 1e-7))
+    assert found.min() > 0.6
+    assert found.max() < 1.3
