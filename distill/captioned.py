@@ -38,7 +38,13 @@ from scenes.compose import render, sample_scene
 from scenes.layout import layout
 from scenes.sprites import SpriteSheet
 from training.autoencoder import to_tensor
-from training.data import ENCODE_BATCH, LAYOUT_CELLS, LatentSource, encode_scenes
+from training.data import (
+    ENCODE_BATCH,
+    LAYOUT_CELLS,
+    LatentSource,
+    encode_scenes,
+    encoder_name,
+)
 from training.method import Batch, Source
 
 MAX_UNKNOWN_SHARE = 0.5
@@ -125,12 +131,16 @@ def latents_of(
         batch_size: Samples a batch.
         seed: Of the draws.
     """
-    with processes().main_process_first():  # the others find the scenes encoded
-        home = encode_scenes(
-            teacher.autoencoder, SpriteSheet(), folder, num_scenes=num_scenes, device=best_device()
-        )
+    home = encode_scenes(
+        teacher.autoencoder,
+        SpriteSheet(),
+        folder,
+        num_scenes=num_scenes,
+        device=best_device(),
+        processes=processes(),
+    )
     source = LatentSource(home, num_scenes=num_scenes, batch_size=batch_size, seed=seed)
-    return source, home.name
+    return source, encoder_name(teacher.autoencoder)
 
 
 @torch.no_grad()

@@ -2,32 +2,35 @@
 
 Rendering and encoding a scene costs as much as training on it, so both are done once; captions are
 redrawn from the stored wordings at every visit. Beside each latent lies its layout: what stands in
-each of its transformer's tokens. Shards are named by what made them, so asking for
-more scenes adds shards and keeps the old ones.
+each of its transformer's tokens. The folder is named by the encoder and the world that made it, so
+latents of others are never mixed in; asking for more scenes adds shards and keeps the old ones.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from copy import copy
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from diffusers import AutoencoderDC, AutoencoderKL
 
 from core.devices import autocast
 from core.errors import InputError
-from core.progress import track
+from core.progress import Report, progress
 from core.seeding import numpy_generator
 from scenes.captions import Level, caption
-from scenes.compose import render, sample_scene
+from scenes.compose import Scene, render, sample_scene
 from scenes.layout import layout
 from scenes.sprites import SpriteSheet
 from training.autoencoder import to_tensor
 from training.method import Batch
 
 ENCODE_BATCH = 16
+WORLD_SCENES = 64
 LAYOUT_CELLS = 8  # a side: one cell per token of a 16 x 16 latent in patches of 2
 
 # How often training meets each stored wording; what is missing to 1 is the empty caption, which
@@ -114,17 +117,18 @@ def encode_scenes(
     num_scenes: int,
     device: torch.device,
     shard_scenes: int = 2000,
+    processes: PartialState | None = None,
 ) -> Path:
     """Draw training scenes, encode them, keep latents, captions, layouts; skip what is there.
 
     Args:
-        autoencoder: The trained autoencoder; its encoder's weights name the folder, so latents of
-            another encoder are never mixed in.
+        autoencoder: The trained autoencoder; its encoder's weights name the folder.
         sheet: Where sprites come from.
         folder: Where the shards' folder is made.
         num_scenes: Scenes in all, at least 1.
         device: Where to encode.
         shard_scenes: Scenes a shard, a multiple of 16.
+        processes: Those that call this together and share the shards out; None for one alone.
 
     Returns:
         The folder of this encoder's shards.
@@ -135,53 +139,65 @@ def encode_scenes(
     if num_scenes < 1:
         raise InputError(f"num_scenes must be at least 1, not {num_scenes}.", param="num_scenes")
     autoencoder = autoencoder.eval().requires_grad_(requires_grad=False).to(device)
-    home = folder / encoder_name(autoencoder)
+    home = folder / f"{encoder_name(autoencoder)}-{world_name(sheet)}"
     home.mkdir(parents=True, exist_ok=True)
-    shards = range(-(-num_scenes // shard_scenes))
-    missing = [shard for shard in shards if not (home / f"{shard:04d}.npy").exists()]
-    batches = [
-        (shard, start) for shard in missing for start in range(0, shard_scenes, ENCODE_BATCH)
+    rank, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
+    missing = [
+        shard
+        for shard in range(-(-num_scenes // shard_scenes))
+        if not (home / f"{shard:04d}.npy").exists()
     ]
+    if processes:
+        processes.wait_for_everyone()  # all have seen the same shards missing
+    share = missing[rank::count]
+    with progress(
+        "Encoding scenes",
+        total=len(share) * shard_scenes // ENCODE_BATCH,
+        unit=f"batches of {ENCODE_BATCH}",
+        stream=None if rank == 0 else StringIO(),  # one process speaks for all
+    ) as report:
+        for shard in share:
+            seeds = range(shard * shard_scenes, (shard + 1) * shard_scenes)
+            _encode_shard(autoencoder, sheet, home / f"{shard:04d}", seeds, report)
+    if processes:
+        processes.wait_for_everyone()
+    return home
+
+
+def _encode_shard(
+    autoencoder: AutoencoderDC | AutoencoderKL,
+    sheet: SpriteSheet,
+    name: Path,
+    seeds: Sequence[int],
+    report: Report,
+) -> None:
+    device = next(autoencoder.parameters()).device
     latents: list[np.ndarray] = []
     captions: list[list[str]] = []
-    for shard, start in track(batches, "Encoding scenes", unit=f"batches of {ENCODE_BATCH}"):
-        seeds = range(shard * shard_scenes + start, shard * shard_scenes + start + ENCODE_BATCH)
-        scenes = [sample_scene(seed, split="train", sheet=sheet) for seed in seeds]
+    layouts: list[np.ndarray] = []
+    for start in range(0, len(seeds), ENCODE_BATCH):
+        several = seeds[start : start + ENCODE_BATCH]
+        scenes = [sample_scene(seed, split="train", sheet=sheet) for seed in several]
         pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes])).to(device)
         with torch.inference_mode(), autocast(device, "auto"):
             encoded = autoencoder.encode(pixels)
         latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
         latents.append(latent.float().cpu().numpy().astype(np.float16))
-        for seed, scene in zip(seeds, scenes, strict=True):
-            rng = numpy_generator(seed, "captions")
-            captions.append([caption(scene, level, rng) for level, _ in WORDING_SHARES])
-        if start + ENCODE_BATCH >= shard_scenes:
-            _write_shard(home, shard, latents, captions)
-            latents, captions = [], []
-    _write_layouts(home, sheet, len(shards), shard_scenes)
-    return home
-
-
-def _write_layouts(home: Path, sheet: SpriteSheet, num_shards: int, shard_scenes: int) -> None:
-    missing = [n for n in range(num_shards) if not (home / f"{n:04d}.layout.npy").exists()]
-    for shard in track(missing, "Mapping scenes", unit="shards"):
-        seeds = range(shard * shard_scenes, (shard + 1) * shard_scenes)
-        scenes = (sample_scene(seed, split="train", sheet=sheet) for seed in seeds)
-        maps = [layout(scene, sheet, num_cells=LAYOUT_CELLS) for scene in scenes]
-        fresh = home / f"{shard:04d}.layout.new.npy"
-        np.save(fresh, np.stack(maps))
-        fresh.replace(home / f"{shard:04d}.layout.npy")
-
-
-def _write_shard(
-    home: Path, shard: int, latents: Sequence[np.ndarray], captions: Sequence[Sequence[str]]
-) -> None:
+        captions += [_wordings(scene, seed) for seed, scene in zip(several, scenes, strict=True)]
+        layouts += [layout(scene, sheet, num_cells=LAYOUT_CELLS) for scene in scenes]
+        report.advance()
     # The latents come last and by renaming: a shard is there when its .npy is.
-    lines = "".join(json.dumps(list(wordings)) + "\n" for wordings in captions)
-    (home / f"{shard:04d}.jsonl").write_text(lines)
-    fresh = home / f"{shard:04d}.new.npy"
+    lines = "".join(json.dumps(wordings) + "\n" for wordings in captions)
+    name.with_suffix(".jsonl").write_text(lines)
+    np.save(name.with_suffix(".layout.npy"), np.stack(layouts))
+    fresh = name.with_suffix(".new.npy")
     np.save(fresh, np.concatenate(latents))
-    fresh.replace(home / f"{shard:04d}.npy")
+    fresh.replace(name.with_suffix(".npy"))
+
+
+def _wordings(scene: Scene, seed: int) -> list[str]:
+    rng = numpy_generator(seed, "captions")
+    return [caption(scene, level, rng) for level, _ in WORDING_SHARES]
 
 
 def _read_captions(path: Path) -> list[list[str]]:
@@ -194,9 +210,24 @@ def encoder_name(autoencoder: AutoencoderDC | AutoencoderKL) -> str:
     Args:
         autoencoder: Its decoder may learn on, the name stays.
     """
-    # The scenes' own words are not hashed: whoever changes the world clears the latents.
     digest = hashlib.sha256()
     for name, weight in autoencoder.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def world_name(sheet: SpriteSheet) -> str:
+    """Return the name of the world that scenes are drawn from: a digest of some of its scenes.
+
+    Whoever changes words, shares, sizes or captions gets another name, unless none of them shows in
+    WORLD_SCENES scenes.
+
+    Args:
+        sheet: Where sprites come from.
+    """
+    digest = hashlib.sha256()
+    for seed in range(WORLD_SCENES):
+        scene = sample_scene(seed, split="train", sheet=sheet)
+        digest.update(repr((scene, _wordings(scene, seed))).encode())
+    return digest.hexdigest()[:8]

@@ -191,8 +191,7 @@ def train_teacher(
     settings = configured(TEACHER_RECIPES, recipe, changes)
     autoencoder = _load_autoencoder(autoencoder_dir)
     processes = PartialState(cpu=best_device().type == "cpu")
-    with processes.main_process_first():  # the others find the scenes encoded
-        source = _latents(settings, autoencoder, run_dir.parent / "latents")
+    source = _latents(settings, autoencoder, run_dir.parent / "latents", processes)
     tokenizer = new_tokenizer() if start_from is None else published_tokenizer(start_from)
     method, scheduler = _new_teacher(settings, autoencoder, tokenizer)
     networks: dict[str, Any] = {
@@ -242,10 +241,17 @@ def _origin(done: Progress, before: Mapping[str, float]) -> dict[str, object]:
     }
 
 
-def _latents(settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path) -> LatentSource:
+def _latents(
+    settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path, processes: PartialState
+) -> LatentSource:
     """Return the encoded scenes, and give the autoencoder the scale that brings them to one."""
     home = encode_scenes(
-        autoencoder, SpriteSheet(), folder, num_scenes=settings.num_scenes, device=best_device()
+        autoencoder,
+        SpriteSheet(),
+        folder,
+        num_scenes=settings.num_scenes,
+        device=best_device(),
+        processes=processes,
     )
     source = LatentSource(
         home,

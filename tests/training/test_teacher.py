@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from core.seeding import numpy_generator, torch_generator
 from scenes.captions import caption
 from scenes.compose import sample_scene
 from training.autoencoder import AutoencoderMethod, CropSource, new_autoencoder
-from training.data import LatentSource, encode_scenes
+from training.data import LatentSource, encode_scenes, encoder_name
 from training.recipes import train_autoencoder, train_teacher
 from training.teacher import (
     LAYOUT_WEIGHT,
@@ -183,6 +186,30 @@ def encode(autoencoder, sheet, folder, num_scenes):
     )
 
 
+def test_two_processes_share_the_shards_out(autoencoder, autoencoder_dir, sheet, tmp_path):
+    alone = encode(autoencoder, sheet, tmp_path / "alone", 48)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *("-m", "tests.training.encode_run", str(autoencoder_dir), str(tmp_path / "two")),
+        ],
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for file in alone.iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / alone.name / file.name).read_bytes()
+
+
+def test_another_world_has_a_folder_of_its_own(autoencoder, sheet, tmp_path, monkeypatch):
+    before = encode(autoencoder, sheet, tmp_path, 16)
+    assert encode(autoencoder, sheet, tmp_path, 16) == before
+    monkeypatch.setattr("scenes.compose.KIND_SHARES", {"single": 1.0})
+    after = encode(autoencoder, sheet, tmp_path, 16)
+    assert after != before
+    assert after.name.split("-")[0] == before.name.split("-")[0] == encoder_name(autoencoder)
+
+
 def test_more_scenes_add_shards_and_keep_the_old_ones(autoencoder, sheet, tmp_path):
     home = encode(autoencoder, sheet, tmp_path, 16)
     first = (home / "0000.npy").stat().st_mtime_ns
@@ -240,7 +267,7 @@ def test_published_teacher_loads_in_stock_diffusers_and_can_be_trained_on(
 
 
 def few_scenes(folder):
-    def encode_few(autoencoder, sheet, _folder, *, num_scenes, device):
+    def encode_few(autoencoder, sheet, _folder, *, num_scenes, **_):
         return encode(autoencoder, sheet, folder / "few", num_scenes)
 
     return encode_few
