@@ -85,4 +85,4 @@ def _item(  # noqa: PLR0917 - one draw, all of it
 
 
 def _a(words: str) -> str:
-    return f"{'an' if words[0] in 'aeio' or words.startswith('umb') else 'a'} {words}"
+    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"

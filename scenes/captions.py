@@ -49,7 +49,6 @@ BACKGROUND_WORDINGS = {
 STYLE_WORDINGS = {
     "natural": ("natural", "natural style"),
     "pixel art": ("pixel art", "in pixel art style"),
-    "pencil sketch": ("pencil sketch", "as a pencil sketch"),
     "watercolor": ("watercolor", "in watercolor"),
     "neon": ("neon", "in neon style"),
 }
@@ -151,7 +150,7 @@ def _adjectives(thing: SceneObject, rng: np.random.Generator) -> list[str]:
 
 
 def _with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeio' or words.startswith('umb') else 'a'} {words}"
+    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
 
 
 def _pick(wordings: tuple[str, ...], rng: np.random.Generator) -> str:

@@ -34,13 +34,13 @@ Kind = Literal["single", "place", "colors", "two", "relation", "counting", "seve
 
 # How often training meets each kind of scene.
 KIND_SHARES: dict[Kind, float] = {
-    "single": 0.14,
-    "place": 0.12,
-    "colors": 0.14,
-    "two": 0.16,
-    "relation": 0.24,
+    "single": 0.08,
+    "place": 0.08,
+    "colors": 0.12,
+    "two": 0.18,
+    "relation": 0.32,
     "counting": 0.10,
-    "several": 0.10,
+    "several": 0.12,
 }
 
 MARGIN_PX = 3
@@ -199,7 +199,7 @@ def _try_scene(
 ) -> Scene | None:
     """Return one candidate, or None if its objects do not fit or cannot be told from behind."""
     background = str(rng.choice(list(BACKGROUNDS)))
-    style = str(rng.choice(STYLES, p=[0.4, 0.15, 0.15, 0.15, 0.15]))
+    style = str(rng.choice(STYLES, p=[0.4, 0.2, 0.2, 0.2]))
     detail = str(rng.choice(DETAILS, p=[0.5, 0.25, 0.25]))
     looks = looks or _draw_looks(rng, kind)
     if not all(is_visible(noun, color, background, style, sheet) for noun, color in looks):
@@ -266,7 +266,7 @@ def _draw_sizes(rng: np.random.Generator, num_objects: int) -> list[str]:
     names = {1: ["small", "medium", "large"], 2: ["small", "medium", "large"]}.get(
         num_objects, ["small", "medium"]
     )
-    shares = [0.2, 0.4, 0.4] if num_objects <= 2 else [0.4, 0.6]
+    shares = [0.1, 0.4, 0.5] if num_objects <= 2 else [0.25, 0.75]
     return [str(size) for size in rng.choice(names, size=num_objects, p=shares)]
 
 

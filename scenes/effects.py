@@ -24,8 +24,8 @@ def backdrop(background: str, style: str) -> Canvas:
 
     Args:
         background: A key of BACKGROUNDS.
-        style: One of STYLES. Pixel art has stepped gradients, pencil sketches and watercolours
-            stand on paler paper, neon on a darker wall.
+        style: One of STYLES. Pixel art has stepped gradients, watercolours stand on paler
+            paper, neon on a darker wall.
     """
     top, bottom = (
         np.asarray(rgb, np.float32) / 255
@@ -35,7 +35,7 @@ def backdrop(background: str, style: str) -> Canvas:
     if style == "pixel art":
         share = np.repeat(np.linspace(0, 1, 8, dtype=np.float32), CANVAS_PX // 8)
     column = top + (bottom - top) * share[:, None]
-    if style in {"pencil sketch", "watercolor"}:
+    if style == "watercolor":
         column = 0.25 + 0.75 * column
     elif style == "neon":
         column = 0.6 * column

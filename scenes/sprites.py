@@ -156,14 +156,6 @@ def pixel_art(sprite: Sprite) -> Sprite:
     return coarse.repeat(PIXEL_ART_CELL_PX, axis=0).repeat(PIXEL_ART_CELL_PX, axis=1)
 
 
-def pencil_sketch(sprite: Sprite) -> Sprite:
-    """Return a drawing: pale paper-like fill in the object's hue, and strong pencil lines."""
-    lines = _edges(sprite)[..., None]
-    pale = 0.55 * 0.96 + 0.45 * sprite[..., :3]
-    pencil = 0.35 * sprite[..., :3]
-    return np.dstack([(1 - lines) * pale + lines * pencil, sprite[..., 3]])
-
-
 def watercolor(sprite: Sprite) -> Sprite:
     """Return flat, light washes with a soft border and pigment gathered at the edge."""
     washed = _filter(sprite, ImageFilter.MedianFilter(5))
@@ -187,7 +179,6 @@ def neon(sprite: Sprite) -> Sprite:
 STYLIZERS = {
     "natural": natural,
     "pixel art": pixel_art,
-    "pencil sketch": pencil_sketch,
     "watercolor": watercolor,
     "neon": neon,
 }

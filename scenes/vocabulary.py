@@ -40,37 +40,21 @@ class Background:
 
 NOUNS: Final[dict[str, Noun]] = {
     "apple": Noun("\U0001f34e", "apples", "red"),
-    "balloon": Noun("\U0001f388", "balloons", "red"),
-    "banana": Noun("\U0001f34c", "bananas", "yellow"),
-    "bear": Noun("\U0001f43b", "bears", "brown"),
-    "bicycle": Noun("\U0001f6b2", "bicycles"),
-    "boat": Noun("\u26f5", "boats"),
     "butterfly": Noun("\U0001f98b", "butterflies"),
-    "cactus": Noun("\U0001f335", "cactuses", "green"),
-    "cake": Noun("\U0001f382", "cakes"),
     "car": Noun("\U0001f697", "cars", "red"),
     "cat": Noun("\U0001f431", "cats"),
-    "crown": Noun("\U0001f451", "crowns"),
     "dog": Noun("\U0001f436", "dogs"),
-    "elephant": Noun("\U0001f418", "elephants"),
     "fish": Noun("\U0001f41f", "fish", "blue"),
     "frog": Noun("\U0001f438", "frogs", "green"),
-    "guitar": Noun("\U0001f3b8", "guitars"),
     "heart": Noun("\u2764", "hearts", "red"),
-    "house": Noun("\U0001f3e0", "houses"),
-    "key": Noun("\U0001f511", "keys", "yellow"),
     "moon": Noun("\U0001f319", "moons", "yellow"),
     "mushroom": Noun("\U0001f344", "mushrooms"),
     "owl": Noun("\U0001f989", "owls", "brown"),
     "penguin": Noun("\U0001f427", "penguins"),
-    "rocket": Noun("\U0001f680", "rockets"),
-    "snowman": Noun("\u26c4", "snowmen"),
     "star": Noun("\u2b50", "stars", "yellow"),
-    "strawberry": Noun("\U0001f353", "strawberries", "red"),
     "sunflower": Noun("\U0001f33b", "sunflowers"),
     "tree": Noun("\U0001f333", "trees", "green"),
     "turtle": Noun("\U0001f422", "turtles", "green"),
-    "umbrella": Noun("\u2602", "umbrellas", "purple"),
 }
 
 COLORS: Final[dict[str, RGB]] = {
@@ -103,7 +87,7 @@ SIZES_PX: Final[dict[str, tuple[int, ...]]] = {
     "large": (60, 64, 68),
 }
 
-STYLES: Final = ("natural", "pixel art", "pencil sketch", "watercolor", "neon")
+STYLES: Final = ("natural", "pixel art", "watercolor", "neon")
 DETAILS: Final = ("plain", "soft shadow", "dark outline")
 RELATIONS: Final = ("left of", "right of", "above", "below", "in front of")
 
