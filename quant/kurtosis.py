@@ -32,6 +32,7 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 RELEASED_SHARES = (0.0, 0.1)
 PLUS_SHARE = 0.1
 SMALLEST_RATIO = 1e-5
+QUIET_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,25 +149,34 @@ def move(
 
 
 def smoothing(
-    input_peaks: Float[Tensor, " i"], weight: Float[Tensor, "o i"]
+    input_peaks: Float[Tensor, " i"],
+    weight: Float[Tensor, "o i"],
+    *,
+    quiet_share: float = QUIET_SHARE,
 ) -> Float[Tensor, " i"]:
     """Return the factors that shift large inputs into the weights.
 
-    The weight's columns are multiplied by them and the inputs divided.
+    The weight's columns are multiplied by them and the inputs divided. A channel that was hardly
+    heard while listening would be divided by next to nothing, and whatever comes through it later
+    would leave the range of all inputs; so it counts as half as loud as the median channel.
 
     Args:
         input_peaks: Largest absolute input of each channel.
         weight: One row per output channel.
+        quiet_share: Quieter channels count as this share of the median one; 0 as what they are.
 
     Returns:
         sqrt(max|x| / max|w|) per input channel, on the stored scale of eighths of an octave; 1
         where a channel or its weights are dead.
 
     Source: Xiao et al., "SmoothQuant", arXiv 2211.10438, equation 4 with alpha 1/2, as in MPQ-DM.
-        Differs: dead channels give 1 and not 0, whose inverse is no number.
+        Differs: quiet channels, as above; dead channels give 1 and not 0, whose inverse is no
+        number.
     """
     weight_peaks = weight.abs().amax(dim=0)
     alive = (input_peaks > 0) & (weight_peaks > 0)
+    if alive.any():
+        input_peaks = input_peaks.clamp(min=quiet_share * input_peaks[alive].median())
     ratio = torch.where(alive, input_peaks / weight_peaks.clamp(min=1e-30), 1.0)
     factors = ratio.clamp(SMALLEST_RATIO, 1 / SMALLEST_RATIO).sqrt()
     return byte_to_smoothing(smoothing_to_byte(factors))

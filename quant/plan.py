@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from core.errors import InputError, UnknownNameError
 from quant.calibrate import Calibration, Heard
-from quant.kurtosis import RELEASED_SHARES, SHARES, Allocation, Choice, allocate, smoothing, spend
+from quant.kurtosis import (
+    QUIET_SHARE,
+    RELEASED_SHARES,
+    SHARES,
+    Allocation,
+    Choice,
+    allocate,
+    smoothing,
+    spend,
+)
 from quant.numerics import (
     ERROR_POWER,
     SHRINK_STEP,
@@ -35,7 +44,8 @@ class Storage:
         whole_zero: Round zero points of weights to whole codes, as published quantizers do.
         smooth: Move large input channels into the weights.
         allocation: "uniform", "omq" (bits move inside a layer) or "budget" (between layers too).
-        released_search: Search OMQ's shares as the published code does: two shares, plain grids.
+        released_search: Search OMQ's shares and smooth as the published code does: two shares,
+            plain grids, quiet channels as quiet as they were heard.
         plus: Another tenth of the channels at one bit more.
         activations: "static" (one range per timestep), "dynamic" (one per token) or "float".
         group_size: Inputs that share one weight scale; 0 is the row.
@@ -169,7 +179,8 @@ class _Planner:
         self.rows, self.inputs = weight.flatten(1), heard.rows
         if storage.smooth and not self.is_grouped:
             by_channel = weight.transpose(0, 1).flatten(1).T
-            self.factors = smoothing(heard.peaks, by_channel)
+            quiet = 0.0 if storage.released_search else QUIET_SHARE
+            self.factors = smoothing(heard.peaks, by_channel, quiet_share=quiet)
             spread = self.factors.repeat_interleave(taps)
             self.rows, self.inputs = self.rows * spread, self.inputs / spread
 

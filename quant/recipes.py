@@ -96,7 +96,7 @@ class Settings:
         seed: Seed of prompts, noise and factors.
     """
 
-    num_calibration: int = 16
+    num_calibration: int = 64
     num_rows: int = 512
     num_trajectories: int = 60
     batch_size: int = 4
@@ -114,6 +114,6 @@ class Settings:
 
 SETTINGS = {
     "cpu": Settings(),
-    "gpu": Settings(num_calibration=128, num_trajectories=800, batch_size=16, save_every=1000),
+    "gpu": Settings(num_calibration=256, num_trajectories=800, batch_size=16, save_every=1000),
     "quick": Settings(num_calibration=4, num_rows=256, num_trajectories=0),
 }

@@ -97,10 +97,17 @@ def test_shares_out_of_range_are_refused():
 
 
 def test_smoothing_in_closed_form():
-    factors = smoothing(
-        torch.tensor([16.0, 1.0, 4.0]), torch.tensor([[1.0, 0.5, 0.2], [0.5, 1, 4]])
-    )
-    assert factors.tolist() == [4.0, 1.0, 1.0]
+    peaks, weight = torch.tensor([16.0, 1.0, 4.0]), torch.tensor([[1.0, 0.5, 0.2], [0.5, 1, 4]])
+    assert smoothing(peaks, weight, quiet_share=0.0).tolist() == [4.0, 1.0, 1.0]
+    # the second channel counts as half of the median, 4 / 2
+    assert smoothing(peaks, weight).tolist() == pytest.approx([4.0, 2**0.5, 1.0])
+
+
+def test_a_channel_that_was_hardly_heard_does_not_blow_up_what_comes_later():
+    peaks, weight = torch.tensor([1.0, 1.0, 1e-4, 1.0]), torch.ones(3, 4)
+    later = torch.ones(4)  # now the quiet channel is as loud as the others
+    assert (later / smoothing(peaks, weight)).max() <= 2**0.5 + 1e-6
+    assert (later / smoothing(peaks, weight, quiet_share=0.0)).max() > 90
 
 
 def test_dead_channels_are_left_alone():
