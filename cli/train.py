@@ -41,12 +41,38 @@ def autoencoder(
     minutes: Minutes = None,
 ) -> None:
     """Train the picture autoencoder on random crops of drawn scenes."""
-    from training.recipes import train_autoencoder
+    from training.autoencoder_recipes import train_autoencoder
 
     folder = train_autoencoder(
         recipe, run_dir, changes or [], minutes=minutes, decoder_of=decoder_of
     )
     typer.echo(f"Autoencoder with averaged weights: {folder}")
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke train preview --publish checkpoints/emoji-scenes[/bold]. "
+    "The same command again resumes."
+)
+def preview(
+    *,
+    recipe: Recipe = "cpu",
+    run_dir: RunDir = Path("runs/preview"),
+    autoencoder_dir: Annotated[
+        Path, typer.Option("--autoencoder", help="Autoencoder whose latents it learns.")
+    ] = Path("checkpoints/emoji-scenes/vae"),
+    publish: Annotated[
+        Path | None, typer.Option(help="Checkpoint whose previews it shall decode.")
+    ] = None,
+    changes: Set = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train the small autoencoder that decodes previews."""
+    from training.autoencoder_recipes import train_preview
+
+    folder = train_preview(
+        recipe, run_dir, autoencoder_dir, changes or [], minutes=minutes, publish=publish
+    )
+    typer.echo(f"Small autoencoder with averaged weights: {folder}")
 
 
 @app.command(
@@ -70,7 +96,7 @@ def teacher(
     minutes: Minutes = None,
 ) -> None:
     """Train the diffusion transformer and its text encoder on encoded scenes."""
-    from training.recipes import train_teacher
+    from training.teacher_recipes import train_teacher
 
     folder = train_teacher(
         recipe,

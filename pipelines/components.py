@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging as transformers_logging
@@ -32,6 +33,7 @@ class Components:
         text_encoder: Turns tokens into vectors.
         transformer: Denoises a latent picture, step by step.
         vae: Turns a latent picture into pixels.
+        preview: Does so for previews, with less care and in less time; None where the VAE does.
         device: Where the networks are.
         dtype: What their weights are kept and computed in.
     """
@@ -42,6 +44,7 @@ class Components:
     vae: AutoencoderKL | AutoencoderDC
     device: torch.device
     dtype: torch.dtype
+    preview: AutoencoderTiny | None = None
 
 
 def load_components(
@@ -71,6 +74,8 @@ def load_components(
             ),
             "vae": _load(vae_class, str(root / "vae"), torch_dtype=kind),
         }
+        if checkpoint.preview is not None:
+            parts["preview"] = _load(AutoencoderTiny, str(checkpoint.preview), torch_dtype=kind)
     return Components(
         tokenizer=_load_tokenizer(str(root / "tokenizer")),
         **{name: part.to(place).eval() for name, part in parts.items()},

@@ -169,7 +169,7 @@ class RowPainter:
         expected = row.scheduler.model_outputs[-1]
         assert expected is not None  # the solver keeps it from its first step on
         with _memory_told(self.model), torch.inference_mode():
-            return self.model.decode(expected)[0]
+            return self.model.decode(expected, preview=True)[0]
 
     def decode(self, rows: Sequence["Row"], *, tiled: bool = False) -> list[Image.Image]:
         """Turn finished rows of one size into pictures.

@@ -30,6 +30,7 @@ from pipelines.integrity import (
     weight_files,
 )
 from pipelines.noise_schedule import SCHEDULERS, check_noise_schedule
+from pipelines.preview import find_preview
 from pipelines.region_defaults import RegionDefaults, read_region_defaults
 from pipelines.sizes import served_sizes
 from quant.precision import LOW_BIT, Manifest, parse_precision, read_manifest
@@ -105,6 +106,7 @@ class Checkpoint:
         root: The folder.
         transformer: Folder of the chosen variant's transformer.
         vae_class: "AutoencoderKL" or "AutoencoderDC".
+        preview: Folder of the small autoencoder of previews; None where the VAE decodes them.
         scheduler_config: The noise schedule it was trained with.
     """
 
@@ -112,6 +114,7 @@ class Checkpoint:
     root: Path
     transformer: Path
     vae_class: str
+    preview: Path | None
     scheduler_config: Mapping[str, object]
 
 
@@ -173,6 +176,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         root=root,
         transformer=transformer,
         vae_class=str(configs["vae"]["_class_name"]),
+        preview=find_preview(root, configs["vae"], factor),
         scheduler_config=configs["scheduler"],
     )
 

@@ -281,36 +281,37 @@ class TextToImage:
         """
         return self._forward(latents, timesteps, heard, progress, guides)
 
-    def decode(self, latents: Float[Tensor, "b c h w"]) -> list[Image.Image]:
+    def decode(
+        self, latents: Float[Tensor, "b c h w"], *, preview: bool = False
+    ) -> list[Image.Image]:
         """Turn latents into pictures.
 
         Args:
-            latents: Finished latents.
+            latents: Finished latents, or what a step expects them to become.
+            preview: Take the checkpoint's small decoder, if it has one.
 
         Returns:
             RGB pictures.
 
         Raises:
-            NumericsError: If the VAE leaves a NaN or an infinity.
+            NumericsError: If a NaN or an infinity comes out.
         """
-        vae = self.parts.vae
+        vae, decode = self.parts.vae, self.networks.decode
+        if preview and self.parts.preview is not None:
+            vae, decode = self.parts.preview, self.networks.preview
         images: list[Image.Image] = []
         for rows in self._rows(len(latents)):
-            decoded = self.networks.decode(latents[rows] / vae.config["scaling_factor"])
             # In numpy: what torch spreads over threads keeps them spinning into the next step.
-            pixels = decoded.cpu().numpy()
+            pixels = decode(latents[rows] / vae.config["scaling_factor"]).cpu().numpy()
             if not np.isfinite(pixels).all():
-                raise NumericsError(
-                    f"The VAE of {self.info.name} left NaN or infinity in {self.parts.dtype}: "
-                    "try dtype float32."
-                )
+                where = f"The VAE of {self.info.name} left NaN or infinity in {self.parts.dtype}"
+                raise NumericsError(f"{where}: try dtype float32.")
             levels = np.rint(np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
             images += [Image.fromarray(each) for each in levels.transpose(0, 2, 3, 1)]
         return images
 
     def _rows(self, num_pictures: int) -> Iterator[slice]:
-        for start in range(0, num_pictures, self.num_rows):
-            yield slice(start, start + self.num_rows)
+        return (slice(at, at + self.num_rows) for at in range(0, num_pictures, self.num_rows))
 
     def _now(self) -> float:
         if self.parts.device.type == "cuda":

@@ -5,7 +5,7 @@ a crop. A deep-compression autoencoder without attention, whose first layer unsh
 no layer works at full resolution.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -145,23 +145,26 @@ class ReconstructionSampler:
 
     Args:
         sheet: Where sprites come from.
+        reconstruct: Takes the method and pictures in -1..1 and returns them as they come back.
         num_scenes: How many scenes are measured; the first 16 are drawn.
     """
 
-    def __init__(self, sheet: SpriteSheet, *, num_scenes: int = 64) -> None:
+    def __init__(
+        self,
+        sheet: SpriteSheet,
+        reconstruct: Callable[[Method, Tensor], Tensor],
+        *,
+        num_scenes: int = 64,
+    ) -> None:
         scenes = [sample_scene(seed, split="seen", sheet=sheet) for seed in range(num_scenes)]
         self._pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes]))
+        self._reconstruct = reconstruct
 
     def __call__(self, method: Method, path: Path) -> Mapping[str, float]:
         """Write the comparison and return the mean PSNR over whole unseen pictures."""
-        autoencoder = cast("AutoencoderMethod", method)
-        device = next(autoencoder.parameters()).device
-        decoded = torch.cat(
-            [
-                autoencoder.decode(autoencoder.encode(part.to(device)).latent).sample.cpu()
-                for part in self._pixels.split(8)
-            ]
-        ).clamp(-1, 1)
+        device = next(method.parameters()).device
+        parts = [self._reconstruct(method, part.to(device)).cpu() for part in self._pixels.split(8)]
+        decoded = torch.cat(parts).clamp(-1, 1)
         errors = (decoded - self._pixels).square().mean(dim=(1, 2, 3))
         pairs = [
             to_images(each[start : start + 8])
@@ -170,6 +173,17 @@ class ReconstructionSampler:
         ]
         save_grid([image for row in pairs for image in row], 8, path)
         return {"unseen_psnr": float((10 * torch.log10(4 / errors)).mean())}
+
+
+def reconstruct(method: Method, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Return pictures after the autoencoder that is trained.
+
+    Args:
+        method: An `AutoencoderMethod`.
+        pixels: In -1..1.
+    """
+    autoencoder = cast("AutoencoderMethod", method)
+    return autoencoder.decode(autoencoder.encode(pixels).latent).sample
 
 
 def new_autoencoder() -> AutoencoderDC:

@@ -16,6 +16,8 @@ from core.errors import CheckpointError, InputError
 
 OWN_TRANSFORMER = "transformer"
 """Where stock diffusers looks for the transformer of a pipeline."""
+PREVIEW = "preview_vae"
+"""Where the server looks for what decodes previews; stock diffusers passes it by."""
 
 
 def publish_teacher(
@@ -98,14 +100,12 @@ def add_variant(
         is_default: Whether it is what a server paints with where nobody asks for a variant.
 
     Returns:
-        The folder of the transformer.
+        The folder of the transformer. A folder that is no checkpoint is a CheckpointError.
 
     Raises:
         InputError: If the name cannot be a folder's, or is the checkpoint's own transformer's.
-        CheckpointError: If there is no checkpoint.
     """
-    if not (checkpoint / "model_index.json").is_file():
-        raise CheckpointError(f"{checkpoint} is no diffusers folder: it has no model_index.json.")
+    _refuse_no_checkpoint(checkpoint)
     manifest = _manifest(checkpoint)
     own = {key for key, each in manifest["variants"].items() if each["folder"] == OWN_TRANSFORMER}
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in own:
@@ -114,12 +114,7 @@ def add_variant(
             f"{', '.join(sorted(own))}.",
             param="name",
         )
-    home = checkpoint / f"{OWN_TRANSFORMER}-{name}"
-    fresh = home.with_name(home.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(transformer, fresh)
-    shutil.rmtree(home, ignore_errors=True)
-    fresh.rename(home)
+    home = _take_place(transformer, checkpoint / f"{OWN_TRANSFORMER}-{name}")
     files = _digests(checkpoint, [home, checkpoint / "vae", checkpoint / "text_encoder"])
     manifest["variants"][name] = {"folder": home.name, **entry, "sha256": files}
     if is_default:
@@ -128,6 +123,34 @@ def add_variant(
     renewed.write_text(json.dumps(manifest, indent=2) + "\n")
     renewed.replace(checkpoint / "variants.json")
     return home
+
+
+def add_preview(checkpoint: Path, preview: Path) -> Path:
+    """Put the small autoencoder that decodes previews into a checkpoint.
+
+    Args:
+        checkpoint: A diffusers folder of a PixArt pipeline.
+        preview: A diffusers folder of an AutoencoderTiny that speaks its latents; copied beside its
+            place, which it then takes.
+
+    Returns:
+        Where it stands now. A folder that is no checkpoint is a CheckpointError.
+    """
+    _refuse_no_checkpoint(checkpoint)
+    return _take_place(preview, checkpoint / PREVIEW)
+
+
+def _refuse_no_checkpoint(checkpoint: Path) -> None:
+    if not (checkpoint / "model_index.json").is_file():
+        raise CheckpointError(f"{checkpoint} is no diffusers folder: it has no model_index.json.")
+
+
+def _take_place(folder: Path, home: Path) -> Path:
+    fresh = home.with_name(home.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(folder, fresh)
+    shutil.rmtree(home, ignore_errors=True)
+    return fresh.rename(home)
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Task:
     """A network for one size of picture.
 
     Attributes:
-        name: "text_encoder", "transformer" or "vae".
+        name: "text_encoder", "transformer", "vae" or "preview".
         size: Latent cells; none for texts.
     """
 
@@ -151,6 +151,12 @@ class ComparedNetworks(Networks):
             return _in_turn(plain, len(latents))
         task = Task(name="vae", size=tuple(latents.shape[-2:]))
         return self._run(task, [[row] for row in latents.split(1)], plain)
+
+    def preview(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """Each picture by itself."""
+        task = Task(name="preview", size=tuple(latents.shape[-2:]))
+        rows = [[row] for row in latents.split(1)]
+        return self._run(task, rows, lambda rows: self._twin.preview(latents[rows]))
 
     def _run(self, task: Task, rows: Sequence[Inputs], plain: Callable[[slice], Tensor]) -> Tensor:
         why = self._refused.get(task)

@@ -7,11 +7,11 @@ is an input here: the words, which of them are padding, and how loudly each plac
 from collections.abc import Mapping
 from copy import deepcopy
 from itertools import chain
-from typing import no_type_check
+from typing import TypeAlias, no_type_check
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderDC, AutoencoderKL, PixArtTransformer2DModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, PixArtTransformer2DModel
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -100,6 +100,9 @@ class RowTransformer(nn.Module):
         }
 
 
+Decoder: TypeAlias = AutoencoderKL | AutoencoderDC | AutoencoderTiny
+
+
 class RowDecoder(nn.Module):
     """A VAE's decoder.
 
@@ -107,7 +110,7 @@ class RowDecoder(nn.Module):
         vae: The VAE.
     """
 
-    def __init__(self, vae: AutoencoderKL | AutoencoderDC) -> None:
+    def __init__(self, vae: Decoder) -> None:
         super().__init__()
         self.network = vae
 

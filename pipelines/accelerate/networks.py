@@ -67,6 +67,14 @@ class Networks(ABC):
             latents: Finished latents in float32.
         """
 
+    @abstractmethod
+    def preview(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """Turn latents, on the small decoder's own scale, into pixels of about -1..1.
+
+        Args:
+            latents: What a step expects, in float32; the model has a small decoder.
+        """
+
 
 class TorchNetworks(Networks):
     """The networks as diffusers and transformers wrote them.
@@ -114,6 +122,12 @@ class TorchNetworks(Networks):
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
         """One forward pass of the decoder."""
         return self._parts.vae.decode(latents.to(self._parts.dtype), return_dict=False)[0].float()
+
+    def preview(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """One forward pass of the small decoder."""
+        assert self._parts.preview is not None  # asked of models that have one
+        decoded = self._parts.preview.decode(latents.to(self._parts.dtype), return_dict=False)
+        return decoded[0].float()
 
     def _micro_conditions(self, latents: Float[Tensor, "b c h w"]) -> dict[str, Tensor | None]:
         if not self._parts.transformer.use_additional_conditions:

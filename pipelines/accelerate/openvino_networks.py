@@ -12,7 +12,7 @@ from torch import nn
 from core.devices import byte_product_bits, usable_cores
 from pipelines.accelerate.compared import ComparedNetworks, Computed, Inputs, Task
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import RowDecoder, RowEncoder, RowTransformer
+from pipelines.accelerate.graphs import Decoder, RowDecoder, RowEncoder, RowTransformer
 from pipelines.accelerate.openvino_graphs import in_eight_bits, to_graph
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, abilities, core, machine_key
 from pipelines.accelerate.shelf import Shelf
@@ -94,8 +94,6 @@ class OpenvinoNetworks(ComparedNetworks):
         self._threads = num_threads or min(torch.get_num_threads(), usable_cores())
         num_parameters = sum(weight.numel() for weight in parts.transformer.parameters())
         self._num_lanes = self._threads if num_parameters <= SMALL_NETWORK else 1
-        # Threads share the sums of a norm over a whole picture, in an order of their own.
-        self._norms_pictures = any(isinstance(m, nn.GroupNorm) for m in parts.vae.modules())
         self._code_bits = byte_product_bits() if rounding.codes else None
         self._inputs_rounded = self._find_inputs_rounded()
         self._ready: dict[Task, CompiledNetwork] = {}
@@ -136,9 +134,13 @@ class OpenvinoNetworks(ComparedNetworks):
                 num_lanes=self._num_lanes,
                 settings=self._inputs_rounded,
             )
+        vae = self._parts.preview if task.name == "preview" else self._parts.vae
+        assert vae is not None  # nobody asks for previews of a small decoder that is not there
+        norms_pictures = any(isinstance(each, nn.GroupNorm) for each in vae.modules())
         return _Plan(
-            make=partial(self._make_decoder, *task.size),
-            num_lanes=1 if self._norms_pictures else self._num_lanes,
+            make=partial(self._make_decoder, vae, *task.size),
+            # Threads share the sums of a norm over a whole picture, in an order of their own.
+            num_lanes=1 if norms_pictures else self._num_lanes,
             settings={"INFERENCE_PRECISION_HINT": "bf16"} if self._halves_decoder() else {},
         )
 
@@ -198,9 +200,9 @@ class OpenvinoNetworks(ComparedNetworks):
         encoder = RowEncoder(self._parts.text_encoder)
         return to_graph(encoder, [torch.ones(1, 4, dtype=torch.long)], [[1, -1]], {})
 
-    def _make_decoder(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
-        shape = [1, int(self._parts.vae.config["latent_channels"]), height, width]
-        return to_graph(RowDecoder(self._parts.vae), [torch.randn(shape)], [shape], {})
+    def _make_decoder(self, vae: Decoder, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
+        shape = [1, int(vae.config["latent_channels"]), height, width]
+        return to_graph(RowDecoder(vae), [torch.randn(shape)], [shape], {})
 
     def _word_width(self) -> int:
         network = self._parts.transformer

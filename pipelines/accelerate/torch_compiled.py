@@ -72,6 +72,10 @@ class TorchCompiledNetworks(ComparedNetworks):
         """By plain torch."""
         return self._twin.decode(latents)
 
+    def preview(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
+        """By plain torch."""
+        return self._twin.preview(latents)
+
     def compute(self, task: Task, rows: Sequence[Inputs]) -> Computed:
         """Run rows one by one."""
         outputs, new = [], []

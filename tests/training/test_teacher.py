@@ -13,8 +13,8 @@ from core.seeding import numpy_generator, torch_generator
 from scenes.captions import caption
 from scenes.compose import sample_scene
 from training.autoencoder import AutoencoderMethod, CropSource, new_autoencoder
+from training.autoencoder_recipes import train_autoencoder
 from training.data import LatentSource, encode_scenes, encoder_name
-from training.recipes import train_autoencoder, train_teacher
 from training.teacher import (
     LAYOUT_WEIGHT,
     WORD_WEIGHT,
@@ -24,6 +24,7 @@ from training.teacher import (
     new_scheduler,
     new_transformer,
 )
+from training.teacher_recipes import train_teacher
 from training.text import new_text_encoder, new_tokenizer
 from training.words import encode_captions
 
@@ -238,8 +239,8 @@ def test_one_caption_in_ten_is_empty_and_latents_belong_to_captions(autoencoder,
 def test_published_teacher_loads_in_stock_diffusers_and_can_be_trained_on(
     autoencoder_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("training.recipes.encode_scenes", few_scenes(tmp_path))
-    monkeypatch.setattr("training.recipes.LatentSource", FewLatents)
+    monkeypatch.setattr("training.teacher_recipes.encode_scenes", few_scenes(tmp_path))
+    monkeypatch.setattr("training.teacher_recipes.LatentSource", FewLatents)
     folder = train_teacher("cpu", tmp_path / "run", autoencoder_dir, TINY_SETTINGS)
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)

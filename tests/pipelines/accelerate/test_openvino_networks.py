@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from jaxtyping import Float
 from torch import Tensor
 
@@ -157,6 +158,30 @@ def test_other_flavours_of_pixart(
     small = replace(PLAIN, num_steps=1, guidance_scale=1.0, **size)
     assert distance(latents(ours, [small])[0], latents(plain, [small])[0]) < EXACT
     assert ours.networks.execution.fallbacks == {}
+
+
+def test_a_compiled_small_decoder_previews_like_plain_torch(
+    make_folder: Callable[..., Path], load: Callable[..., TextToImage]
+) -> None:
+    folder = make_folder()
+    torch.manual_seed(1)
+    widths, blocks = (8, 8, 8, 8), (1, 1, 1, 1)
+    AutoencoderTiny(
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=blocks,
+        num_decoder_blocks=blocks,
+        latent_channels=8,
+    ).save_pretrained(folder / "preview_vae")
+    pictures = []
+    for backend in ("openvino", "torch"):
+        painter = RowPainter(load(backend, folder))
+        row = painter.begin(PLAIN)
+        painter.apply(row, painter.predict([row])[0])
+        pictures.append(np.asarray(painter.preview(row)).astype(int))
+        assert painter.model.networks.execution.fallbacks == {}
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert pictures[0].std() > 0
 
 
 def test_the_next_start_compiles_and_compares_nothing_and_paints_the_same_bits(

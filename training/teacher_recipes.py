@@ -1,4 +1,4 @@
-"""Recipes: named settings for the shipped model's training, and the two runs themselves."""
+"""The teacher's named settings, and its run; the autoencoders' are in `autoencoder_recipes.py`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,17 +12,11 @@ from diffusers import AutoencoderDC, DDIMScheduler
 from transformers import PreTrainedTokenizerFast
 
 from core.devices import best_device
-from core.errors import CheckpointError
 from core.recipes import configured
 from scenes.sprites import SpriteSheet
 from scenes.vocabulary import CANVAS_PX
-from training.autoencoder import (
-    LATENT_FACTOR,
-    AutoencoderMethod,
-    CropSource,
-    ReconstructionSampler,
-    new_autoencoder,
-)
+from training.autoencoder import LATENT_FACTOR
+from training.autoencoder_recipes import load_autoencoder
 from training.data import LatentSource, encode_scenes
 from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
@@ -38,31 +32,6 @@ from training.teacher import (
 )
 from training.text import look_both_ways, new_text_encoder, new_tokenizer
 from training.words import WordMethod
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AutoencoderRecipe:
-    """Settings of the autoencoder's training.
-
-    Attributes:
-        num_steps: Optimizer steps.
-        batch_size: Crops a step.
-        crop_px: Side of a crop.
-        learning_rate: AdamW's peak.
-        seed: Seed of data and noise.
-    """
-
-    num_steps: int = 3600
-    batch_size: int = 16
-    crop_px: int = 64
-    learning_rate: float = 1e-3
-    seed: int = 0
-
-
-AUTOENCODER_RECIPES = {
-    "cpu": AutoencoderRecipe(),
-    "gpu": AutoencoderRecipe(num_steps=40_000, batch_size=128, crop_px=128),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,51 +87,6 @@ TEACHER_RECIPES = {
 }
 
 
-def train_autoencoder(
-    recipe: str,
-    run_dir: Path,
-    changes: list[str],
-    *,
-    minutes: float | None = None,
-    decoder_of: Path | None = None,
-) -> Path:
-    """Train, or go on training, the autoencoder.
-
-    Args:
-        recipe: A key of AUTOENCODER_RECIPES.
-        run_dir: Folder of the run.
-        changes: "field=value" settings over the recipe.
-        minutes: Stop after this long, with a checkpoint.
-        decoder_of: A trained autoencoder whose decoder learns on, alone: its encoder stays as it
-            is, and so do latents and all that was trained on them.
-
-    Returns:
-        Folder of the averaged autoencoder, in diffusers' format. A decoder_of without an
-        autoencoder is a CheckpointError.
-    """
-    settings = configured(AUTOENCODER_RECIPES, recipe, changes)
-    network = new_autoencoder() if decoder_of is None else _load_autoencoder(decoder_of)
-    sheet = SpriteSheet()
-    loop = LoopConfig(
-        num_steps=settings.num_steps,
-        optimizer=OptimizerConfig(learning_rate=settings.learning_rate),
-        seed=settings.seed,
-        time_limit_s=None if minutes is None else 60 * minutes,
-    )
-    write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
-    run(
-        AutoencoderMethod(network, keeps_encoder=decoder_of is not None),
-        CropSource(
-            sheet, batch_size=settings.batch_size, crop_px=settings.crop_px, seed=settings.seed
-        ),
-        loop,
-        run_dir,
-        sampler=ReconstructionSampler(sheet),
-    )
-    network.save_pretrained(run_dir / "vae", safe_serialization=True)
-    return run_dir / "vae"
-
-
 def train_teacher(
     recipe: str,
     run_dir: Path,
@@ -189,7 +113,7 @@ def train_teacher(
         The servable checkpoint's folder. A missing autoencoder is a CheckpointError.
     """
     settings = configured(TEACHER_RECIPES, recipe, changes)
-    autoencoder = _load_autoencoder(autoencoder_dir)
+    autoencoder = load_autoencoder(autoencoder_dir)
     processes = PartialState(cpu=best_device().type == "cpu")
     source = _latents(settings, autoencoder, run_dir.parent / "latents", processes)
     tokenizer = new_tokenizer() if start_from is None else published_tokenizer(start_from)
@@ -222,12 +146,6 @@ def train_teacher(
         )
     processes.wait_for_everyone()
     return home
-
-
-def _load_autoencoder(folder: Path) -> AutoencoderDC:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"No autoencoder in {folder}. Train one: fewstroke train autoencoder")
-    return AutoencoderDC.from_pretrained(folder, use_safetensors=True)
 
 
 def _origin(done: Progress, before: Mapping[str, float]) -> dict[str, object]:
