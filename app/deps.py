@@ -22,8 +22,8 @@ from app.storage.database import Database
 from app.storage.files import Files
 from app.weights.refresh import Refresher
 from llm_prompting.planner import Planner
+from pipelines.model_info import ModelInfo
 from pipelines.painter import Painter
-from pipelines.store import ModelInfo
 
 
 @dataclass(kw_only=True, slots=True)

@@ -31,7 +31,12 @@ from pipelines.spec import GenerationSpec
 from pipelines.text_to_image import TextToImage
 
 PLAIN = GenerationSpec(
-    prompt="a red cat left of a blue dog", num_steps=4, guidance_scale=1.0, width=128, height=128
+    prompt="a red cat left of a blue dog",
+    num_steps=4,
+    guidance_scale=1.0,
+    scheduler="ddim",
+    width=128,
+    height=128,
 )
 CELLS = (8, 16, 24, 32, 48)
 """Latent cells along an edge."""

@@ -138,9 +138,8 @@ def judged(model: str, teacher: str, method: str, *, num_prompts: int) -> dict[s
         pictures = judge_model(
             painter,
             judge,
+            bare=painter.info.own_spec(""),
             num_prompts=num_prompts,
-            num_steps=painter.info.default_steps,
-            guidance=painter.info.default_guidance,
         )
         rate = wilson(sum(each.is_right for each in pictures), len(pictures))
         figures |= {

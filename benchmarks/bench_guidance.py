@@ -21,7 +21,6 @@ from jaxtyping import UInt8
 from core.progress import progress
 from evaluation.record import merge
 from pipelines.accelerate.choose import AUTO
-from pipelines.spec import GenerationSpec
 from pipelines.text_to_image import TextToImage
 
 EVERY = (1, 2, 3, 5)
@@ -59,10 +58,7 @@ def measure(painter: TextToImage, num_seeds: int) -> dict[str, dict[str, float]]
         guidance_s and guidance_distance by setting: "every N", and "S steps" with guidance at each
         of fewer steps, as many passes as "every N" takes.
     """
-    info = painter.info
-    whole = GenerationSpec(
-        prompt="", num_steps=info.default_steps, guidance_scale=info.default_guidance
-    )
+    whole = painter.info.own_spec("")
     settings = {f"every {n}": replace(whole, guidance_every=n) for n in EVERY}
     for n in EVERY[1:]:
         num_steps = round(whole.num_steps * (1 + 1 / n) / 2)

@@ -138,8 +138,7 @@ def step_cases(painter: TextToImage) -> dict[str, Case]:
     Args:
         painter: The model.
     """
-    width, height = painter.info.sizes[0]
-    plain = GenerationSpec(prompt=_sentence(1), width=width, height=height)
+    plain = painter.info.own_spec(_sentence(1))
     latents, timestep = painter.noise(plain), torch.tensor([500])
 
     def step(heard: Heard) -> Case:
@@ -163,9 +162,8 @@ def image_cases(painter: TextToImage, steps: int) -> dict[str, Case]:
         painter: The model.
         steps: Denoising steps.
     """
-    width, height = painter.info.sizes[0]
     mixer = LatentMixer(painter)
-    plain = GenerationSpec(prompt=_sentence(1), width=width, height=height, num_steps=steps)
+    plain = painter.info.own_spec(_sentence(1), num_steps=steps)
     cases: dict[str, Case] = {"plain": lambda: painter.generate([plain])}
     for num in NUM_REGIONS:
         spec, usual = planned(plain, num), painter.info.region_defaults

@@ -121,7 +121,12 @@ def _ours(subject: Subject, backend: str) -> Painter:
     execution = painter.networks.execution
     if backend not in {AUTO, execution.backend}:
         raise UnsupportedError(f"{backend} takes no {subject.variant}")
-    paint = _timed(lambda spec: np.asarray(painter.generate([spec])[0].image), subject.device)
+    solver = painter.info.default_scheduler
+
+    def painted(spec: GenerationSpec) -> np.ndarray[Any, Any]:
+        return np.asarray(painter.generate([replace(spec, scheduler=solver)])[0].image)
+
+    paint = _timed(painted, subject.device)
     return Painter(paint=paint, weights_mb=_file_mb(subject.model, subject.variant))
 
 

@@ -26,7 +26,8 @@ from evaluation.distances import Distance, features, frechet_distance, kernel_di
 from evaluation.intervals import wilson
 from evaluation.model import judge_pictures
 from evaluation.predicates import TAGS, Item
-from pipelines.store import ModelInfo, open_checkpoint
+from pipelines.model_info import ModelInfo
+from pipelines.store import open_checkpoint
 from quant.pictures import painting_with, psnr_db
 from quant.precision import Policy, parse_precision
 from quant.prompts import scene_prompts

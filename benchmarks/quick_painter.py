@@ -17,10 +17,10 @@ import app.main
 import app.worker
 from app.settings import Settings
 from pipelines.accelerate.execution import Execution
+from pipelines.model_info import ModelInfo
 from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
 from pipelines.spec import GenerationSpec
-from pipelines.store import ModelInfo
 
 LOADER = "load_painters"
 """What both modules call to get their painters."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evaluation.intervals import Rate
+    from pipelines.model_info import ModelInfo
     from pipelines.spec import GenerationSpec
-    from pipelines.store import ModelInfo
     from scenes.readings import Judge
 
 app = typer.Typer(
@@ -92,9 +92,8 @@ def model(
     judged = judge_model(
         painter,
         SceneJudge(SpriteSheet()),
+        bare=painter.info.own_spec("", num_steps=steps, guidance_scale=guidance),
         num_prompts=num_prompts,
-        num_steps=steps or painter.info.default_steps,
-        guidance=guidance or painter.info.default_guidance,
         place=partial(_by_plan, info=painter.info) if planned else None,
     )
     table = rates(judged)

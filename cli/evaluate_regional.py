@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from evaluation.intervals import Rate
     from evaluation.regional import Method, Outcome
     from evaluation.regional_probe import Window
-    from pipelines.spec import GenerationSpec
-    from pipelines.text_to_image import TextToImage
 
 SHIPPED = "checkpoints/emoji-scenes"
 RESULTS = Path("benchmarks/results")
@@ -71,7 +69,8 @@ def regional(
             num_items, num_objects=num, first_seed=FIRST_TEST_SEED * num, sheet=sprites
         )
     ]
-    outcomes = compare(methods, items, SceneJudge(sprites), bare_spec(painter, steps, guidance))
+    bare = painter.info.own_spec("", num_steps=steps, guidance_scale=guidance)
+    outcomes = compare(methods, items, SceneJudge(sprites), bare)
     rates = table(outcomes)
     shown = Table("method", *next(iter(rates.values())), title=f"{len(items)} scenes")
     for name, row in rates.items():
@@ -125,7 +124,8 @@ def probe(
     from scenes.sprites import SpriteSheet
 
     painter, sprites = TextToImage.load(model, variant=variant), SpriteSheet()
-    judge, bare = SceneJudge(sprites), bare_spec(painter, steps, guidance)
+    judge = SceneJudge(sprites)
+    bare = painter.info.own_spec("", num_steps=steps, guidance_scale=guidance)
     pairs = [pair for factor in FACTORS for pair in pairs_of(factor, num_pairs)]
     if pairs:
         curves = control_curves(painter, judge, pairs, bare, num_layers=painter.info.num_layers)
@@ -243,28 +243,6 @@ def store_defaults(folder: Path, preset: str, window: tuple[float, float]) -> No
     manifest["regions"] = {"depth": preset, "window": list(window)}
     file.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
     typer.echo(f"Stored in {file}")
-
-
-def bare_spec(
-    painter: "TextToImage", steps: int | None, guidance: float | None
-) -> "GenerationSpec":
-    """Return steps, guidance and size of every picture.
-
-    Args:
-        painter: The model.
-        steps: Denoising steps; None for the model's.
-        guidance: Guidance scale; None for the model's.
-    """
-    from pipelines.spec import GenerationSpec
-
-    width, height = painter.info.sizes[0]
-    return GenerationSpec(
-        prompt="",
-        num_steps=steps or painter.info.default_steps,
-        guidance_scale=guidance or painter.info.default_guidance,
-        width=width,
-        height=height,
-    )
 
 
 def check_folder(path: Path) -> None:

@@ -15,8 +15,8 @@ from core.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pipelines.model_info import ModelInfo
     from pipelines.spec import GenerationResult, GenerationSpec
-    from pipelines.store import ModelInfo
     from pipelines.text_to_image import TextToImage
 
 MAX_IMAGES = 100
@@ -133,19 +133,18 @@ def generate(
     with console.status("Loading the model ..."):
         painter = load(model=model, variant=variant, device=device, dtype=dtype, backend=backend)
         from pipelines.from_plan import plan_notes
-        from pipelines.spec import GenerationSpec
     info = painter.info
     width, height = parse_size(size, info)
-    first = GenerationSpec(
-        prompt=prompt,
+    first = info.own_spec(
+        prompt,
         negative_prompt=negative,
         seed=randbelow(2**32) if seed is None else seed,
-        num_steps=info.default_steps if steps is None else steps,
-        guidance_scale=info.default_guidance if guidance is None else guidance,
+        num_steps=steps,
+        guidance_scale=guidance,
         guidance_every=guidance_every,
         width=width,
         height=height,
-        scheduler=scheduler or info.default_scheduler,
+        scheduler=scheduler,
     )
     first = place(first, scene, info, depth=depth, window=region_window, base_ratio=base_ratio)
     for note in plan_notes(first):

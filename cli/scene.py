@@ -8,8 +8,8 @@ from core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from llm_prompting.plan import ScenePlan
+    from pipelines.model_info import ModelInfo
     from pipelines.spec import GenerationSpec
-    from pipelines.store import ModelInfo
 
 NO_PLANNER = "none"
 PLANNERS = ("grammar", "openai")

@@ -1,7 +1,7 @@
 """A model, judged: its pictures of known prompts, read by the judge, category by category."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -49,9 +49,8 @@ def judge_model(
     painter: Painter,
     judge: Judge,
     *,
+    bare: GenerationSpec,
     num_prompts: int,
-    num_steps: int,
-    guidance: float,
     place: Callable[[GenerationSpec], GenerationSpec] | None = None,
 ) -> list[Judged]:
     """Paint and judge every category, seen and unseen combinations.
@@ -61,16 +60,13 @@ def judge_model(
     Args:
         painter: The model.
         judge: Reads its pictures.
+        bare: Steps, guidance, solver and size of every picture.
         num_prompts: Prompts per category, and as many again of unseen combinations.
-        num_steps: Denoising steps.
-        guidance: Guidance scale.
         place: Puts regions into a picture; None has none.
     """
 
     def paint(item: Item, seed: int) -> Image.Image:
-        spec = GenerationSpec(
-            prompt=item.prompt, seed=seed, num_steps=num_steps, guidance_scale=guidance
-        )
+        spec = replace(bare, prompt=item.prompt, seed=seed)
         return painter.generate([spec if place is None else place(spec)])[0].image
 
     return judge_pictures(paint, judge, num_prompts=num_prompts)

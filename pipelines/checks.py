@@ -6,9 +6,9 @@ from math import isfinite
 from core.errors import InputError
 from core.seeding import MAX_SEED
 from pipelines.depth import layer_rules
+from pipelines.model_info import ModelInfo
 from pipelines.region_spec import Region, check_regions, joined_negative
 from pipelines.spec import GenerationSpec
-from pipelines.store import ModelInfo
 
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0

@@ -9,7 +9,7 @@ from pipelines.accelerate.execution import Execution
 from pipelines.spec import GenerationSpec
 
 if TYPE_CHECKING:  # or else whoever only speaks of painters loads torch
-    from pipelines.store import ModelInfo
+    from pipelines.model_info import ModelInfo
 
 
 @runtime_checkable

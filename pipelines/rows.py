@@ -16,10 +16,10 @@ from pipelines.accelerate.execution import Execution
 from pipelines.guidance import Guide
 from pipelines.heard import Heard
 from pipelines.invariance import padded_length
+from pipelines.model_info import ModelInfo
 from pipelines.schedulers import make_scheduler
 from pipelines.scheduling import step_cost_of
 from pipelines.spec import GenerationSpec
-from pipelines.store import ModelInfo
 from pipelines.text_to_image import TextToImage
 
 CPU_SIZES = (1, 2, 4)
@@ -89,14 +89,7 @@ class RowPainter:
                 measures how many are worth it. A pass that does not fit is halved by the engine.
         """
         on_cpu = self.model.parts.device.type == "cpu"
-        width, height = self.info.sizes[0]
-        spec = GenerationSpec(
-            prompt="a red circle",
-            num_steps=self.info.default_steps,
-            guidance_scale=self.info.default_guidance,
-            width=width,
-            height=height,
-        )
+        spec = self.info.own_spec("a red circle")
         if num_rows is None:
             sizes = CPU_SIZES if on_cpu else GPU_SIZES
             num_rows = best_num_rows(measure_rows(self, spec, sizes), exact=on_cpu)

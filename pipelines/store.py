@@ -29,9 +29,10 @@ from pipelines.integrity import (
     verify_digests,
     weight_files,
 )
+from pipelines.model_info import ModelInfo
 from pipelines.noise_schedule import SCHEDULERS, check_noise_schedule
 from pipelines.preview import find_preview
-from pipelines.region_defaults import RegionDefaults, read_region_defaults
+from pipelines.region_defaults import read_region_defaults
 from pipelines.sizes import served_sizes
 from quant.precision import LOW_BIT, Manifest, parse_precision, read_manifest
 
@@ -51,50 +52,6 @@ _ORIGIN = ("parent", "method", "data", "metrics", "sha256")
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 _HUB_TWINS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelInfo:
-    """What a model is, as far as its files tell.
-
-    Attributes:
-        name: Folder name, or hub name.
-        variant: Which of its transformers this is.
-        revision: Content hash of the files that decide a pixel: configurations and weights.
-        pipeline_class: The diffusers class of the folder.
-        num_parameters: Parameters of the transformer.
-        bits: Bits that a transformer weight is stored in.
-        default_steps: Steps that suit this variant.
-        default_guidance: Guidance scale that suits this variant; 1 is none.
-        default_scheduler: Registered name of the scheduler that this variant was made for: a
-            few-step student was taught the steps of one.
-        sizes: Pictures it can paint, as (width, height) in pixels; the native one first.
-        latent_channels: Channels of the latent picture.
-        latent_factor: Pixels along an edge for one latent cell.
-        max_tokens: The longest prompt, in tokens, end mark included.
-        num_layers: Cross-attention layers of the transformer.
-        region_defaults: How regions act where a request does not say it.
-        variants: Names of all variants in the folder, the default first.
-        origin: What variants.json further says: parent, method, data, metrics, sha256.
-    """
-
-    name: str
-    variant: str
-    revision: str
-    pipeline_class: str
-    num_parameters: int
-    bits: int
-    default_steps: int
-    default_guidance: float
-    sizes: tuple[tuple[int, int], ...]
-    latent_channels: int
-    latent_factor: int
-    max_tokens: int
-    num_layers: int
-    region_defaults: RegionDefaults
-    variants: tuple[str, ...]
-    origin: Mapping[str, object]
-    default_scheduler: str = "dpmpp"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

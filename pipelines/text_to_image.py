@@ -23,10 +23,11 @@ from pipelines.forward import Forward
 from pipelines.guidance import Guide
 from pipelines.heard import Heard, Listener
 from pipelines.invariance import keep_rows_apart
+from pipelines.model_info import ModelInfo
 from pipelines.regional_forms import Form, MixerMaker
 from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
-from pipelines.store import Checkpoint, ModelInfo, open_checkpoint
+from pipelines.store import Checkpoint, open_checkpoint
 
 
 class TextToImage:

@@ -12,10 +12,10 @@ from app.schemas.regions import FIELD_OF_SPEC, texts_of, with_regions
 from app.settings import Settings
 from core.errors import InputError, UnknownNameError
 from pipelines.from_plan import check_planned
+from pipelines.model_info import ModelInfo
 from pipelines.noise_schedule import SCHEDULERS
 from pipelines.painter import Painter
 from pipelines.spec import GenerationSpec
-from pipelines.store import ModelInfo
 
 DRAWN_SEED_BELOW = 2**32
 """Seeds that we draw stay small enough for every JSON reader to keep them exact."""

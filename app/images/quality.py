@@ -16,7 +16,7 @@ from typing import Literal
 
 from app.schemas.images import ImageRequest, Quality
 from core.errors import InputError
-from pipelines.store import ModelInfo
+from pipelines.model_info import ModelInfo
 
 Level = Literal["low", "medium", "high", "xhigh", "max"]
 

@@ -2,7 +2,7 @@
 
 from app.settings import Settings
 from core.errors import UnknownNameError
-from pipelines.store import ModelInfo
+from pipelines.model_info import ModelInfo
 
 
 def served_variants(settings: Settings, first: ModelInfo) -> list[str]:

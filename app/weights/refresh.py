@@ -23,7 +23,6 @@ from pipelines.events import Done, Event, Failed
 from pipelines.intake import Intake
 from pipelines.orders import Limits, Order
 from pipelines.painter import Painter
-from pipelines.spec import GenerationSpec
 
 CANARY_PROMPTS = (
     PROMPT_EXAMPLE,
@@ -185,18 +184,7 @@ def try_out(painter: Painter) -> None:
         CanaryError: If it fails, or paints one flat colour.
     """
     info = painter.info
-    width, height = info.sizes[0]
-    specs = [
-        GenerationSpec(
-            prompt=prompt,
-            seed=seed,
-            num_steps=info.default_steps,
-            guidance_scale=info.default_guidance,
-            width=width,
-            height=height,
-        )
-        for seed, prompt in enumerate(CANARY_PROMPTS)
-    ]
+    specs = [info.own_spec(prompt, seed=seed) for seed, prompt in enumerate(CANARY_PROMPTS)]
     events: list[Event] = []
     engine = Engine(Intake({info.variant: painter}, Limits()))
     engine.intake.submit(specs, Order(), events.append)

@@ -15,7 +15,7 @@ from pipelines.accelerate.shelf import Shelf
 from pipelines.accelerate.torch_compiled import TorchCompiledNetworks
 from pipelines.accelerate.torch_compiled import why_not as no_compiler
 from pipelines.components import Components
-from pipelines.store import ModelInfo
+from pipelines.model_info import ModelInfo
 from quant.precision import MAX_BITS
 from quant.store import packed_layers
 

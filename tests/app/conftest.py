@@ -25,11 +25,11 @@ from app.storage.database import Database
 from benchmarks.postgres_cluster import new_database, postgres_cluster
 from core.errors import MissingAssetError
 from pipelines.accelerate.execution import Execution
+from pipelines.model_info import ModelInfo
 from pipelines.orders import Counters
 from pipelines.painter import Painter
 from pipelines.region_defaults import RegionDefaults
 from pipelines.spec import GenerationSpec
-from pipelines.store import ModelInfo
 
 PATIENCE_S = 20.0
 

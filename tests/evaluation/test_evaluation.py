@@ -129,8 +129,11 @@ class BlankPainter:
         ]
 
 
+BARE = GenerationSpec(prompt="", num_steps=1, guidance_scale=1.0, scheduler="ddim")
+
+
 def test_a_blank_canvas_scores_nothing_and_its_failures_are_drawn(tmp_path):
-    judged = judge_model(BlankPainter(), JUDGE, num_prompts=1, num_steps=1, guidance=1.0)
+    judged = judge_model(BlankPainter(), JUDGE, bare=BARE, num_prompts=1)
     table = rates(judged)
     assert all(rate.value == 0.0 for rate in table.values() if rate.value is not None)
     assert table["counting_unseen"].value is None
@@ -151,12 +154,12 @@ def test_pictures_are_placed_before_they_are_painted():
     judge_model(
         Seeing(),
         JUDGE,
+        bare=BARE,
         num_prompts=1,
-        num_steps=1,
-        guidance=1.0,
         place=lambda spec: replace(spec, regions=(Region(high="a cat", box=(0.0, 0.0, 0.5, 1.0)),)),
     )
     assert {spec.regions[0].high for spec in asked} == {"a cat"}
+    assert {(spec.num_steps, spec.scheduler) for spec in asked} == {(1, "ddim")}
 
 
 def test_a_blind_judge_reads_and_accepts_nothing():

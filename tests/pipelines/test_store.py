@@ -70,6 +70,10 @@ def test_variants_share_all_but_the_transformer(copy: Path) -> None:
     assert (teacher.variant, teacher.default_steps, teacher.default_guidance) == ("teacher", 20, 4)
     assert (fast.variant, fast.default_steps, fast.default_guidance) == ("fast", 4, 1)
     assert (teacher.default_scheduler, fast.default_scheduler) == ("dpmpp", "ddim")
+    own = fast.own_spec("a cat", seed=3, guidance_scale=None)
+    assert (own.prompt, own.seed, own.num_steps, own.scheduler) == ("a cat", 3, 4, "ddim")
+    assert (own.guidance_scale, own.width, own.height) == (1, *fast.sizes[0])
+    assert teacher.own_spec("a cat", num_steps=7).num_steps == 7
     assert (teacher.bits, fast.bits) == (32, 16)
     assert set(fast.origin) == {"parent", "method", "sha256"}
     assert (fast.origin["parent"], fast.origin["method"]) == ("teacher", "rdd")

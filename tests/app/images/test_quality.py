@@ -5,7 +5,7 @@ import pytest
 from app.images.quality import Effort, choose_effort, levels
 from app.schemas.images import ImageRequest
 from core.errors import InputError
-from pipelines.store import ModelInfo
+from pipelines.model_info import ModelInfo
 from tests.app.conftest import SteppedPainter
 
 TEACHER = replace(SteppedPainter(variant="teacher", steps=20).info, bits=32)
