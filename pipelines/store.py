@@ -98,11 +98,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
     num_parameters, bits = measure_weights(weights)
     if low_bit := _low_bit(transformer, configs["transformer"]):
         num_parameters, bits = low_bit.num_parameters, parse_precision(low_bit.precision).weights
-    shared = [
-        *weight_files(root / "vae", "diffusion_pytorch_model"),
-        *weight_files(root / "text_encoder", "model"),
-    ]
-    measure_weights(shared)
+    shared = _shared_weights(root)
     verify_digests(root, _mapping(root, entry, "sha256"))
     factor = _latent_factor(configs["vae"])
     sample_size, patch_size, latent_channels, num_layers = (
@@ -291,6 +287,15 @@ def _max_tokens(pipeline_class: str, tokenizer: Mapping[str, object]) -> int:
     own = tokenizer.get("model_max_length")
     longest = _MAX_TOKENS[pipeline_class]
     return min(longest, int(own)) if isinstance(own, int | float) and own > 0 else longest
+
+
+def _shared_weights(root: Path) -> list[Path]:
+    files = [
+        *weight_files(root / "vae", "diffusion_pytorch_model"),
+        *weight_files(root / "text_encoder", "model"),
+    ]
+    measure_weights(files)
+    return files
 
 
 def _plain_files(root: Path, transformer: Path) -> list[Path]:
