@@ -16,6 +16,7 @@ class Stage:
         teacher_steps: Steps that its teacher takes.
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
             1 where the teacher is a student itself, or is not guided.
+        guidance_from: Share of the steps before which that teacher is not guided.
         is_chained: Whether the student before it is its teacher, and not the first teacher.
         training_steps: Optimizer steps that it is taught for; None takes the loop's.
     """
@@ -23,6 +24,7 @@ class Stage:
     num_steps: int
     teacher_steps: int
     guidance: float = 1.0
+    guidance_from: float = 0.0
     is_chained: bool = False
     training_steps: int | None = None
 
@@ -33,7 +35,12 @@ class Stage:
 
 
 def chain(
-    steps: Sequence[int], *, teacher_steps: int, guidance: float, num_times: int = 1000
+    steps: Sequence[int],
+    *,
+    teacher_steps: int,
+    guidance: float,
+    guidance_from: float = 0.0,
+    num_times: int = 1000,
 ) -> tuple[Stage, ...]:
     """Return stages in which every student becomes the next one's teacher.
 
@@ -41,12 +48,19 @@ def chain(
         steps: Steps of the students, each a divisor of the one before; halving is the paper's.
         teacher_steps: Steps of the first teacher.
         guidance: The first teacher's, at least 1; students carry it in their weights.
+        guidance_from: Share of the first teacher's steps before which it is not guided.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
+    _check_share(guidance_from)
     for teacher, student in pairwise([teacher_steps, *steps]):
         _check_divides(student, teacher)
-    first = Stage(num_steps=steps[0], teacher_steps=teacher_steps, guidance=guidance)
+    first = Stage(
+        num_steps=steps[0],
+        teacher_steps=teacher_steps,
+        guidance=guidance,
+        guidance_from=guidance_from,
+    )
     later = (
         Stage(num_steps=student, teacher_steps=teacher, is_chained=True)
         for teacher, student in pairwise(steps)
@@ -55,7 +69,12 @@ def chain(
 
 
 def fan(
-    steps: Sequence[int], *, teacher_steps: int, guidance: float, num_times: int = 1000
+    steps: Sequence[int],
+    *,
+    teacher_steps: int,
+    guidance: float,
+    guidance_from: float = 0.0,
+    num_times: int = 1000,
 ) -> tuple[Stage, ...]:
     """Return stages in which every student learns from the first teacher.
 
@@ -63,13 +82,20 @@ def fan(
         steps: Steps of the students, each a divisor of the teacher's.
         teacher_steps: Steps of the teacher.
         guidance: The teacher's, at least 1.
+        guidance_from: Share of the teacher's steps before which it is not guided.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
+    _check_share(guidance_from)
     for student in steps:
         _check_divides(student, teacher_steps)
     return tuple(
-        Stage(num_steps=student, teacher_steps=teacher_steps, guidance=guidance)
+        Stage(
+            num_steps=student,
+            teacher_steps=teacher_steps,
+            guidance=guidance,
+            guidance_from=guidance_from,
+        )
         for student in steps
     )
 
@@ -90,6 +116,14 @@ def _check(steps: Sequence[int], teacher_steps: int, guidance: float, num_times:
         )
     if not guidance >= 1:
         raise InputError(f"Guidance {guidance}: give at least 1.", param="guidance")
+
+
+def _check_share(guidance_from: float) -> None:
+    if not 0 <= guidance_from < 1:
+        raise InputError(
+            f"guidance_from {guidance_from}: give a share of the steps, from 0 to below 1.",
+            param="guidance_from",
+        )
 
 
 def _check_divides(student: int, teacher: int) -> None:

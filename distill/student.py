@@ -244,14 +244,16 @@ class StudentMethod(Method):
     def _teacher_velocity(
         self, noisy: Tensor, times: Tensor, words: Heard, nothing: Heard
     ) -> Tensor:
-        teacher, scale = self._forward["teacher"], self.stage.guidance
-        if scale == 1:
+        teacher = self._forward["teacher"]
+        if self.stage.guidance == 1:
             return self.task.predict(teacher, noisy, times, words)
         both = {name: torch.cat([nothing[name], words[name]]) for name in words}
         velocity = self.task.predict(
             teacher, torch.cat([noisy, noisy]), torch.cat([times, times]), both
         )
         without, with_words = velocity.chunk(2)
+        is_early = times + 1 > (1 - self.stage.guidance_from) * self.noise.num_times
+        scale = torch.where(is_early, 1.0, self.stage.guidance)[:, None, None, None]
         return without + scale * (with_words - without)
 
 

@@ -88,7 +88,9 @@ def teach(
     Returns:
         The students that are finished; fewer than the stages if time ran out.
     """
-    _keep_plan(run_dir, ground.teacher, stages, {**settings, "loop": _deciding(loop)})
+    _keep_plan(
+        run_dir, ground.teacher, stages, _deciding(settings) | {"loop": _deciding(asdict(loop))}
+    )
     started, finished, before = monotonic(), list[Student](), ground.teacher
     for stage in stages:
         home = run_dir / f"{stage.num_steps}-steps"
@@ -166,7 +168,7 @@ def _keep_plan(
             write_run_record(run_dir, plan)
             file.write_text(text)
         return
-    begun, asked = json.loads(file.read_text()), json.loads(text)
+    begun, asked = _deciding(json.loads(file.read_text())), json.loads(text)
     changed = sorted(name for name in {*begun, *asked} if begun.get(name) != asked.get(name))
     if changed:
         raise CheckpointError(
@@ -176,10 +178,10 @@ def _keep_plan(
         )
 
 
-def _deciding(loop: LoopConfig) -> dict[str, Any]:
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     # how often it is saved, logged or drawn, and when it is stopped, decides nothing
     free = {"save_every", "log_every", "sample_every", "time_limit_s"}
-    return {name: value for name, value in asdict(loop).items() if name not in free}
+    return {name: value for name, value in settings.items() if name not in free}
 
 
 def _keep_student(network: ModelMixin, student: Student) -> None:

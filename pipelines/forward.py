@@ -46,11 +46,9 @@ class Forward:
         Source: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6, written as
             uncond + scale * (cond - uncond).
         """
-        kept = [None] * len(heard) if guides is None else _recalled(guides, progress)
+        kept, asks = _recalled(guides, progress, len(heard))
         guided = [
-            place
-            for place, each in enumerate(heard)
-            if each.negative is not None and kept[place] is None
+            place for place, each in enumerate(heard) if each.negative is not None and asks[place]
         ]
         words = [heard[place].negative for place in guided] + [each.prompt for each in heard]
         acts = [each.regions_act(share) for each, share in zip(heard, progress, strict=True)]
@@ -91,6 +89,12 @@ class Forward:
 
 
 def _recalled(
-    guides: Sequence[Guide], progress: Sequence[float]
-) -> list[Float[Tensor, "c h w"] | None]:
-    return [guide.recall(share) for guide, share in zip(guides, progress, strict=True)]
+    guides: Sequence[Guide] | None, progress: Sequence[float], count: int
+) -> tuple[list[Float[Tensor, "c h w"] | None], list[bool]]:
+    """Return the direction that each picture keeps, and whether it asks for one."""
+    if guides is None:
+        return [None] * count, [True] * count
+    both = list(zip(guides, progress, strict=True))
+    kept = [guide.recall(share) for guide, share in both]
+    silent = [guide.is_silent(share) for guide, share in both]
+    return kept, [old is None and not quiet for old, quiet in zip(kept, silent, strict=True)]

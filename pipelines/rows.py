@@ -112,7 +112,7 @@ class RowPainter:
                 heard=self.model.prepare(spec),
                 scheduler=scheduler,
                 latents=self.model.noise(spec) * scheduler.init_noise_sigma,
-                guide=Guide(spec.guidance_every, spec.num_steps),
+                guide=Guide.of(spec),
             )
 
     @torch.inference_mode()

@@ -136,6 +136,7 @@ def _encoded(mask: Image.Image) -> str:
 
 _RARE = (
     "guidance_every",
+    "guidance_from",
     "regions",
     "prompt_high",
     "prompt_low",

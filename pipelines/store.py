@@ -4,7 +4,8 @@ A checkpoint is a diffusers folder of a PixArt pipeline. Beside its `model_index
 `variants.json`: several transformers (teacher, few-step, low-bit) over one VAE and text encoder:
 
     {"default": "teacher",
-     "variants": {"teacher": {"folder": "transformer", "steps": 20, "guidance": 4.0, "bits": 32,
+     "variants": {"teacher": {"folder": "transformer", "steps": 20, "bits": 32,
+                              "guidance": 4.0, "guidance_from": 0.25,
                               "scheduler": "dpmpp",
                               "sha256": {"transformer/diffusion_pytorch_model.safetensors": "..."},
                               "regions": {"depth": "flat", "window": [0.0, 0.5]},
@@ -122,6 +123,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         max_tokens=_max_tokens(pipeline_class, configs["tokenizer"]),
         variants=names,
         default_scheduler=_scheduler(root, entry),
+        default_guidance_from=_share(root, entry, "guidance_from"),
         origin={key: entry[key] for key in _ORIGIN if key in entry},
     )
     return Checkpoint(
@@ -333,6 +335,15 @@ def _integer(file: Path, entry: Mapping[str, object], key: str, default: int | N
     if not isinstance(value, int) or value < 1:
         raise CheckpointError(f"{file} has {value!r} as {key}: give a whole number above 0.")
     return value
+
+
+def _share(root: Path, entry: Mapping[str, object], key: str) -> float:
+    value = entry.get(key, 0.0)
+    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+        raise CheckpointError(
+            f"{root / 'variants.json'} has {value!r} as {key}: give a number from 0 to below 1."
+        )
+    return float(value)
 
 
 def _number(root: Path, entry: Mapping[str, object], key: str, default: float) -> float:

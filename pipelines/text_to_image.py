@@ -224,7 +224,7 @@ class TextToImage:
         """
         scheduler = make_scheduler(batch.scheduler, self.noise_schedule, batch.num_steps)
         latents = noise * scheduler.init_noise_sigma
-        guides = [Guide(spec.guidance_every, spec.num_steps) for spec in batch.specs]
+        guides = [Guide.of(spec) for spec in batch.specs]
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
             timesteps = timestep.expand(len(latents))

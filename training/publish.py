@@ -31,6 +31,7 @@ def publish_teacher(
     origin: Mapping[str, object],
     num_steps: int = 20,
     guidance: float = 4.0,
+    guidance_from: float = 0.25,
 ) -> Path:
     """Write a diffusers pipeline folder with the teacher as its only variant.
 
@@ -46,6 +47,7 @@ def publish_teacher(
         origin: How it was made: "method", "data" and "metrics" (samples seen, hours).
         num_steps: Steps that suit it.
         guidance: Guidance scale that suits it.
+        guidance_from: Share of the steps before which it is better not guided.
 
     Returns:
         The folder.
@@ -64,6 +66,7 @@ def publish_teacher(
         "folder": OWN_TRANSFORMER,
         "steps": num_steps,
         "guidance": guidance,
+        "guidance_from": guidance_from,
         "bits": 32,
         "parent": None,
         **origin,

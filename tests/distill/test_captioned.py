@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def taught(teacher, source, run_dir, *, method="rdd", steps=(2, 1), minutes=None
     maker = method_maker(method, ground, settings, features)
     loop = replace(loop_of(settings, minutes=minutes), sample_every=1000)
     stages = stages_of(method, steps, settings)
-    return teach(ground, stages, maker, loop, run_dir, settings={"queue": settings.queue})
+    return teach(ground, stages, maker, loop, run_dir, settings=asdict(settings))
 
 
 def weights(students):
@@ -69,6 +69,8 @@ def test_stages_stopped_anywhere_end_where_one_run_ends(teacher, source, tmp_pat
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert weights_digest(teacher.transformer) == before
     assert (tmp_path / "whole" / "1-steps" / "samples").is_dir()
+    again = taught(teacher, source, tmp_path / "whole", changes=("save_every=7",))
+    assert again == whole  # how often it is saved decides nothing
     with pytest.raises(CheckpointError, match="begun with other queue"):
         taught(teacher, source, tmp_path / "whole", changes=("queue=release",))
 

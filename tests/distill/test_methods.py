@@ -154,6 +154,25 @@ def test_the_teachers_target_is_where_its_own_sampling_leads(noise):
     torch.testing.assert_close(pair.teacher, painted, atol=1e-3, rtol=1e-3)
 
 
+def test_a_teacher_is_guided_after_its_share_of_the_steps_only(noise):
+    plain = Stage(num_steps=2, teacher_steps=4)
+    stages = {
+        "plain": plain,
+        "always": replace(plain, guidance=3.0),
+        "late": replace(plain, guidance=3.0, guidance_from=0.5),
+    }
+    batch, places = pixel_batch(0), torch.tensor([0, 1, 0, 1, 0, 1])
+    found = {}
+    for name, stage in stages.items():
+        method = make("progressive", noise, stage=stage)
+        drawn = replace(method.draw(batch, torch_generator(0)), places=places)
+        found[name] = method.whole_steps(batch, drawn).teacher
+    first, second = places == 0, places == 1  # the first half of the steps, and the second
+    torch.testing.assert_close(found["late"][first], found["plain"][first])
+    torch.testing.assert_close(found["late"][second], found["always"][second])
+    assert not torch.allclose(found["plain"], found["always"])
+
+
 def test_a_student_that_hits_every_target_paints_its_teachers_pictures(noise):
     # one student step equals two of the teacher's when the believed picture is the target
     method = make("progressive", noise, stage=Stage(num_steps=4, teacher_steps=8))

@@ -32,6 +32,13 @@ def test_halving_from_any_power_ends_at_one(power, longer):
 
 
 @pytest.mark.parametrize("plan", [chain, fan])
+def test_a_share_of_guidance_is_refused_unless_it_is_one(plan):
+    assert plan((4,), teacher_steps=8, guidance=4.0, guidance_from=0.25)[0].guidance_from == 0.25
+    with pytest.raises(InputError, match="from 0 to below 1"):
+        plan((4,), teacher_steps=8, guidance=4.0, guidance_from=1.0)
+
+
+@pytest.mark.parametrize("plan", [chain, fan])
 @pytest.mark.parametrize(
     ("steps", "teacher_steps", "guidance", "words"),
     [

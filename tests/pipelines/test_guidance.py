@@ -41,6 +41,37 @@ def test_the_negative_side_is_asked_at_every_so_many_steps(
     assert num_rows == rows
 
 
+@pytest.mark.parametrize(
+    ("start", "every", "rows"),
+    [(0.0, 1, [2] * 6), (0.25, 1, [1, 1, 2, 2, 2, 2]), (0.5, 2, [1, 1, 1, 2, 2, 1])],
+)
+def test_guidance_begins_after_its_share_of_the_steps(
+    model: TextToImage, num_rows: list[int], start: float, every: int, rows: list[int]
+) -> None:
+    model.generate([replace(SPEC, guidance_from=start, guidance_every=every)])
+    assert num_rows == rows
+
+
+def test_an_early_step_hears_the_words_alone(model: TextToImage) -> None:
+    heard, latents, time = model.prepare(SPEC), model.noise(SPEC), torch.tensor([900])
+    with torch.inference_mode():
+        forward = Forward(model.networks, 2)
+        early = forward(latents, time, [heard], [0.1], [Guide(1, 10, 0.2)])
+        late = forward(latents, time, [heard], [0.2], [Guide(1, 10, 0.2)])
+        alone = forward(latents, time, [replace(heard, negative=None)], [0.1])
+        always = forward(latents, time, [heard], [0.2])
+    assert torch.equal(early, alone)
+    assert torch.equal(late, always)
+    assert not torch.equal(early, late)
+
+
+@pytest.mark.parametrize("start", [-0.1, 1.0, float("nan")])
+def test_a_share_that_is_none_is_refused(model: TextToImage, start: float) -> None:
+    with pytest.raises(InputError, match="guidance_from") as caught:
+        model.check(replace(SPEC, guidance_from=start))
+    assert caught.value.param == "guidance_from"
+
+
 def test_between_two_questions_the_last_difference_guides(model: TextToImage) -> None:
     heard, latents = model.prepare(SPEC), model.noise(SPEC)
     guide, times = Guide(2, 2), [torch.tensor([900]), torch.tensor([400])]
