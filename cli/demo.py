@@ -2,8 +2,11 @@
 
 import base64
 import signal
+import sys
 import time
+from os.path import relpath
 from pathlib import Path
+from shutil import which
 from types import FrameType
 from typing import Annotated
 
@@ -59,9 +62,10 @@ def demo(
             seed = ask(server, prompt, output)
         seconds = time.perf_counter() - started
         console.print(f"Painted [bold]{output.resolve()}[/bold] in {seconds:.1f} s, seed {seed}.")
-        console.print(_how_to_go_on(server, prompt))
         if once:
+            console.print(f"Ending the server; `make run` keeps it.{_without_server(prompt)}")
             return
+        console.print(_how_to_go_on(server.base_url, prompt))
         console.print(f"Serving until Ctrl-C. Log: {log_file.resolve()}")
         try:
             server.process.wait()
@@ -89,8 +93,8 @@ def ask(server: ServerProcess, prompt: str, output: Path) -> int:
     return int((image.model_extra or {})["seed"])
 
 
-def _how_to_go_on(server: ServerProcess, prompt: str) -> str:
-    studio = f"{server.base_url.removesuffix('/v1')}/studio"
+def _how_to_go_on(base_url: str, prompt: str) -> str:
+    studio = f"{base_url.removesuffix('/v1')}/studio"
     return f"""
 In a browser, with regions to move and variants to compare:
 
@@ -98,18 +102,24 @@ In a browser, with regions to move and variants to compare:
 
 From a shell:
 
-  curl {server.base_url}/images/generations -H 'content-type: application/json' \\
+  curl {base_url}/images/generations -H 'content-type: application/json' \\
     -d '{{"prompt": "{prompt}", "n": 4, "seed": 7}}'
 
 From Python:
 
   from openai import OpenAI
-  client = OpenAI(base_url="{server.base_url}", api_key="none-needed")
+  client = OpenAI(base_url="{base_url}", api_key="none-needed")
   answer = client.images.generate(prompt="{prompt}", n=4, extra_body={{"seed": 7}})
+{_without_server(prompt)}"""
 
+
+def _without_server(prompt: str) -> str:
+    beside = Path(sys.executable).with_name("fewstroke")
+    command = "fewstroke" if which("fewstroke") or not beside.exists() else relpath(beside)
+    return f"""
 Without a server:
 
-  fewstroke generate "{prompt}" -o picture.png
+  {command} generate "{prompt}" -o picture.png
 """
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 from math import ceil, sqrt
 from pathlib import Path
 from secrets import randbelow
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.scene import place, read_scene
-from core.errors import InputError
+from core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -195,6 +196,8 @@ def check_output(output: Path) -> None:
     """
     if output.suffix.lower() != ".png":
         raise InputError(f"{output} does not end in .png, and only PNG is written.", param="output")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file in it.", param="output")
     if not output.parent.is_dir():
         raise InputError(
             f"There is no folder {output.parent}: make it first, or choose another place.",
@@ -264,8 +267,20 @@ def write(results: "Sequence[GenerationResult]", output: Path, *, as_grid: bool)
         for result in results
     ]
     for path, result in zip(paths, results, strict=True):
-        path.write_bytes(to_png_bytes(result))
+        _keep(to_png_bytes(result), path)
     return paths
+
+
+def _keep(content: bytes, path: Path) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        rescued = Path(mkdtemp(prefix="fewstroke-")) / path.name
+        rescued.write_bytes(content)
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}). The picture is in {rescued}.",
+            param="output",
+        ) from error
 
 
 def contact_sheet(images: "Sequence[Image]", gap: int = 4) -> "Image":

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,13 +24,28 @@ _GROUPS = ("batch", "keys", "models", "train", "evaluate", "distill")
 
 
 def main() -> None:
-    """Run one command; a failure that we raise on purpose ends in one red line and status 2."""
+    """Run one command; a failure that we raise on purpose ends in one red line and status 2.
+
+    Raises:
+        ModuleNotFoundError: If a part of an installed package is missing: that is a fault of ours.
+    """
     try:
         build_app()()
     except FewstrokeError as error:
-        line = Text.assemble(("error: ", "bold red"), (error.message, "red"))
-        Console(stderr=True, soft_wrap=True).print(line)
-        sys.exit(USAGE_ERROR)
+        _fail(error.message)
+    except ModuleNotFoundError as error:
+        if find_spec((error.name or "").partition(".")[0] or "sys") is not None:
+            raise
+        _fail(
+            f"This command needs {error.name}, which is not installed: it trains or measures, and "
+            "`make run` installs what serves. Run `make setup`, or pip install '.[train]'."
+        )
+
+
+def _fail(message: str) -> NoReturn:
+    line = Text.assemble(("error: ", "bold red"), (message, "red"))
+    Console(stderr=True, soft_wrap=True).print(line)
+    sys.exit(USAGE_ERROR)
 
 
 def build_app() -> typer.Typer:

@@ -64,7 +64,7 @@ class StudentRecipe:
     num_scenes: int = 8000
     teacher_steps: int = 32
     guidance: float = 4.0
-    guidance_from: float = 0.25
+    guidance_from: float = 0.0
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
     muon_learning_rate: float = 3e-4

@@ -18,7 +18,7 @@ from training.autoencoder import (
 from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
 from training.preview import PreviewMethod, new_preview, preview_of
-from training.publish import add_preview
+from training.publish import add_preview, refuse_no_checkpoint
 from training.recorders import write_run_record
 
 
@@ -114,6 +114,8 @@ def train_preview(
         CheckpointError.
     """
     settings = configured(PREVIEW_RECIPES, recipe, changes)
+    if publish is not None:
+        refuse_no_checkpoint(publish)
     autoencoder = load_autoencoder(autoencoder_dir).requires_grad_(requires_grad=False)
     preview = new_preview(latent_channels=autoencoder.config["latent_channels"])
     sheet = SpriteSheet()

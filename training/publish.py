@@ -31,14 +31,14 @@ def publish_teacher(
     origin: Mapping[str, object],
     num_steps: int = 20,
     guidance: float = 4.0,
-    guidance_from: float = 0.25,
+    guidance_from: float = 0.0,
 ) -> Path:
     """Write a diffusers pipeline folder with the teacher as its only variant.
 
     The folder is written beside its place and then takes it, so that a server never sees half.
 
     Args:
-        folder: Where the checkpoint goes; one that is there is replaced.
+        folder: Where the checkpoint goes; one that is there is replaced, all its variants with it.
         tokenizer: The words it knows.
         text_encoder: Trained with the transformer.
         autoencoder: Its scaling factor is set.
@@ -52,6 +52,7 @@ def publish_teacher(
     Returns:
         The folder.
     """
+    check_publishable(folder)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline = PixArtAlphaPipeline(
@@ -78,6 +79,25 @@ def publish_teacher(
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(folder)
     return folder
+
+
+def check_publishable(folder: Path) -> None:
+    """Refuse a place whose folder holds something else than a checkpoint, before it is replaced.
+
+    Args:
+        folder: Where a teacher is to be published.
+
+    Raises:
+        InputError: If there is one, or the place has no name of its own.
+    """
+    if not folder.name:
+        raise InputError(f"{folder} cannot be replaced: name a folder in it.", param="publish")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"{folder} holds something else than a checkpoint, and publishing replaces all of it: "
+            "name a new folder.",
+            param="publish",
+        )
 
 
 def add_variant(
@@ -108,7 +128,7 @@ def add_variant(
     Raises:
         InputError: If the name cannot be a folder's, or is the checkpoint's own transformer's.
     """
-    _refuse_no_checkpoint(checkpoint)
+    refuse_no_checkpoint(checkpoint)
     manifest = _manifest(checkpoint)
     own = {key for key, each in manifest["variants"].items() if each["folder"] == OWN_TRANSFORMER}
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in own:
@@ -139,11 +159,19 @@ def add_preview(checkpoint: Path, preview: Path) -> Path:
     Returns:
         Where it stands now. A folder that is no checkpoint is a CheckpointError.
     """
-    _refuse_no_checkpoint(checkpoint)
+    refuse_no_checkpoint(checkpoint)
     return _take_place(preview, checkpoint / PREVIEW)
 
 
-def _refuse_no_checkpoint(checkpoint: Path) -> None:
+def refuse_no_checkpoint(checkpoint: Path) -> None:
+    """Refuse a folder that is no checkpoint.
+
+    Args:
+        checkpoint: Any folder.
+
+    Raises:
+        CheckpointError: If it has no model_index.json.
+    """
     if not (checkpoint / "model_index.json").is_file():
         raise CheckpointError(f"{checkpoint} is no diffusers folder: it has no model_index.json.")
 

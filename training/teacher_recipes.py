@@ -20,7 +20,7 @@ from training.autoencoder_recipes import load_autoencoder
 from training.data import LatentSource, encode_scenes
 from training.loop import LoopConfig, run
 from training.optimizers import OptimizerConfig
-from training.publish import load_published, publish_teacher, published_tokenizer
+from training.publish import check_publishable, load_published, publish_teacher, published_tokenizer
 from training.recorders import write_run_record
 from training.state import Progress
 from training.teacher import (
@@ -113,6 +113,8 @@ def train_teacher(
         The servable checkpoint's folder. A missing autoencoder is a CheckpointError.
     """
     settings = configured(TEACHER_RECIPES, recipe, changes)
+    if publish is not None:
+        check_publishable(publish)
     autoencoder = load_autoencoder(autoencoder_dir)
     processes = PartialState(cpu=best_device().type == "cpu")
     source = _latents(settings, autoencoder, run_dir.parent / "latents", processes)

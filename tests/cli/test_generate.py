@@ -1,12 +1,13 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cli.generate import check_output, contact_sheet, generate, parse_size
-from core.errors import CheckpointError, InputError
+from cli.generate import _keep, check_output, contact_sheet, generate, parse_size
+from core.errors import CheckpointError, ConfigError, InputError
 from llm_prompting.grammar_backend import plan_by_grammar
 from pipelines.png import read_png_spec
 from pipelines.store import open_checkpoint
@@ -112,3 +113,17 @@ def test_knobs_of_regions_without_regions_are_refused(folder: Path, tmp_path: Pa
     for depth, told in (("[{]", "no JSON"), ("[{}]", "2 cross-attention"), ("deep", "flat")):
         with pytest.raises(InputError, match=told):
             generate(PROMPT, output=output, planner="grammar", depth=depth, model=str(folder))
+
+
+def test_a_picture_whose_file_cannot_be_written_is_kept_elsewhere(tmp_path: Path) -> None:
+    place = tmp_path / "gone" / "x.png"
+    with pytest.raises(ConfigError, match="cannot be written") as caught:
+        _keep(b"picture", place)
+    (kept,) = re.findall(r"The picture is in (\S+)\.$", caught.value.message)
+    assert Path(kept).read_bytes() == b"picture"
+
+
+def test_a_folder_is_no_file_to_paint_into(tmp_path: Path) -> None:
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(InputError, match="is a folder: name a file in it"):
+        check_output(tmp_path / "x.png")

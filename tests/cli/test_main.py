@@ -1,10 +1,11 @@
 import subprocess
 import sys
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import build_app
+from cli.main import build_app, main
 from tests.cli.conftest import Run
 
 COMMANDS = ["serve", "generate", "demo"]
@@ -39,3 +40,29 @@ def test_a_failure_is_one_line_and_status_two(fewstroke: Run) -> None:
     assert ended.stderr.splitlines() == [
         "error: There is no folder nowhere: make it first, or choose another place."
     ]
+
+
+def test_a_command_whose_packages_are_missing_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> NoReturn:
+        raise ModuleNotFoundError("No module named 'skimage_'", name="skimage_.color")
+
+    monkeypatch.setattr("cli.main.build_app", lambda: broken)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "needs skimage_.color, which is not installed" in told
+    assert "make setup" in told
+
+
+def test_a_missing_part_of_what_is_installed_is_a_fault_and_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken() -> NoReturn:
+        raise ModuleNotFoundError("No module named 'cli.nothing'", name="cli.nothing")
+
+    monkeypatch.setattr("cli.main.build_app", lambda: broken)
+    with pytest.raises(ModuleNotFoundError):
+        main()

@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from core.errors import CheckpointError, InputError
-from training.publish import add_variant
+from training.publish import add_variant, check_publishable
 
 
 def add(folder, name, *, is_default=False, **changes):
@@ -47,3 +48,15 @@ def test_names_that_leave_the_folder_or_hide_its_own_are_refused(pipeline_folder
             add(pipeline_folder, name)
     with pytest.raises(CheckpointError, match=r"model_index\.json"):
         add(tmp_path / "none", "rdd-4")
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, pipeline_folder):
+    check_publishable(pipeline_folder)
+    check_publishable(tmp_path / "new")
+    other = tmp_path / "models"
+    (other / "mine").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds something else than a checkpoint"):
+        check_publishable(other)
+    with pytest.raises(InputError, match="name a folder in it"):
+        check_publishable(Path())
+    assert (other / "mine").is_dir()
