@@ -178,6 +178,14 @@ def _check_model(body: ImageRequest, variants: Mapping[str, ModelInfo]) -> None:
     if body.model is not None:
         check_model_name(body.model, next(iter(variants.values())))
     if body.variant is not None and body.variant not in variants:
+        shipped = next(iter(variants.values())).variants
+        if body.variant in shipped:
+            raise InputError(
+                f"Variant {body.variant!r} is in the checkpoint and not served here, which serves "
+                f"{', '.join(variants)}. Whoever runs the server may set "
+                "FEWSTROKE_SERVE_VARIANTS=all.",
+                param="variant",
+            )
         raise UnknownNameError("variant", body.variant, variants, param="variant")
     if body.scheduler is not None and body.scheduler not in SCHEDULERS:
         raise UnknownNameError("scheduler", body.scheduler, SCHEDULERS.names(), param="scheduler")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -93,3 +94,14 @@ def test_fields_that_contradict_each_other_are_refused(fields: dict[str, Any], p
 def test_a_card_shows_the_servers_limits() -> None:
     card = to_card({"default": PAINTER}, Settings(max_steps=30), loaded_at=5)
     assert (card.max_steps, card.created, card.sizes) == (30, 5, ["128x128", "256x128"])
+
+
+def test_a_variant_that_is_shipped_and_not_served_is_told_apart_from_an_unknown_one() -> None:
+    painter = SteppedPainter()
+    painter.info = replace(painter.info, variants=("default", "rdd-4"))
+    body = ImageRequest(prompt="a red apple", variant="rdd-4")
+    with pytest.raises(InputError, match="FEWSTROKE_SERVE_VARIANTS=all") as caught:
+        to_assignment(body, {"default": painter}, SETTINGS)
+    assert caught.value.param == "variant"
+    with pytest.raises(InputError, match="Unknown variant 'nothing'"):
+        _assignment(variant="nothing")
