@@ -67,7 +67,7 @@ clean:  ## remove the environment and all caches
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@echo "make clean: done."
 
-font:
+font:  ## install the emoji font, which scenes are drawn with
 	@tools/setup.sh font
 
 postgres:

@@ -113,8 +113,8 @@ def train_teacher(
         The servable checkpoint's folder. A missing autoencoder is a CheckpointError.
     """
     settings = configured(TEACHER_RECIPES, recipe, changes)
-    if publish is not None:
-        check_publishable(publish)
+    home = publish or run_dir / "published"
+    check_publishable(home)
     autoencoder = load_autoencoder(autoencoder_dir)
     processes = PartialState(cpu=best_device().type == "cpu")
     source = _latents(settings, autoencoder, run_dir.parent / "latents", processes)
@@ -136,7 +136,6 @@ def train_teacher(
         write_run_record(run_dir, {"recipe": recipe, **asdict(settings), "loop": asdict(loop)})
     sampler = PictureSampler(tokenizer, autoencoder, scheduler)
     done = run(method, source, loop, run_dir, sampler=sampler)
-    home = publish or run_dir / "published"
     if processes.is_main_process:
         publish_teacher(
             home,

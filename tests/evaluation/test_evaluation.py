@@ -16,7 +16,7 @@ from evaluation.predicates import TAGS, Include, Item, relations, satisfies, sho
 from evaluation.prompts_from_scenes import items
 from evaluation.reconstructions import judge_reconstructions
 from pipelines.region_spec import Region
-from pipelines.spec import GenerationResult
+from pipelines.spec import GenerationResult, GenerationSpec
 from scenes.compose import Box, render, sample_scene
 from scenes.readings import Reading, SeenObject
 from tests.world import JUDGE, SHEET
