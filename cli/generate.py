@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from math import ceil, sqrt
 from pathlib import Path
 from secrets import randbelow
@@ -260,7 +261,9 @@ def write(results: "Sequence[GenerationResult]", output: Path, *, as_grid: bool)
     from pipelines.png import to_png_bytes
 
     if as_grid:
-        contact_sheet([result.image for result in results]).save(output, format="PNG")
+        stream = BytesIO()
+        contact_sheet([result.image for result in results]).save(stream, format="PNG")
+        _keep(stream.getvalue(), output)
         return [output]
     paths = [
         output if len(results) == 1 else output.with_stem(f"{output.stem}-{result.spec.seed}")

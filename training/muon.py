@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FloatMuon(torch.optim.Muon):
-    """torch's Muon in float32; takes what torch's takes, and their states can be exchanged.
+    """torch's Muon in float32, for adjust_lr_fn "match_rms_adamw"; states can be exchanged.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks"; as in torch,
         with decoupled weight decay and Nesterov's momentum. Differs: float32; matrices of one shape
@@ -27,6 +27,7 @@ class FloatMuon(torch.optim.Muon):
         """
         assert closure is None
         for group in self.param_groups:
+            assert group["adjust_lr_fn"] == "match_rms_adamw"  # the only one that is built
             by_shape = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:

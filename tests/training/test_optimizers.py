@@ -98,7 +98,7 @@ def test_muon_in_floats_goes_where_torchs_own_goes():
 
 def test_muon_in_floats_leaves_weights_without_gradient_alone():
     still = nn.Parameter(torch.ones(4, 4))
-    FloatMuon([still], lr=1.0, weight_decay=0.5).step()
+    FloatMuon([still], lr=1.0, weight_decay=0.5, adjust_lr_fn="match_rms_adamw").step()
     assert torch.equal(still, torch.ones(4, 4))
 
 
