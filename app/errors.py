@@ -308,6 +308,11 @@ async def _on_invalid_body(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    says_json = "json" in request.headers.get("content-type", "")
+    if says_json and isinstance(error.__cause__, RecursionError | ValueError):
+        message = f"The body is not JSON that can be read: {_why_unreadable(error.__cause__)}."
+        body = envelope(message, kind="invalid_request_error", param=None, code="invalid_json")
+        return error_response(request, HTTPStatus.BAD_REQUEST, body, None)
     method, path = request.method, request.url.path
     message = {
         HTTPStatus.NOT_FOUND: f"There is no {path}. See /openapi.json for what there is.",
@@ -317,6 +322,15 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     code = _HTTP_CODES.get(error.status_code, "invalid_request")
     body = envelope(message, kind=kind, param=None, code=code)
     return error_response(request, error.status_code, body, error.headers)
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Say what stops Python's reader, which FastAPI calls "an error parsing the body" alone."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "lists and objects are nested too deeply"
+    return "a number has too many digits"  # the one other thing that json.loads refuses
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -133,6 +133,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # the page would load its script from a foreign server
         redoc_url=None,
+        redirect_slashes=False,  # a redirect is no envelope, and clients may drop the body
         responses={"default": {"model": ErrorEnvelope, "description": "Any failure."}},
         middleware=[
             Middleware(RequestContextMiddleware),

@@ -91,6 +91,14 @@ class QuickPainter:
         """
         return len(text.split())
 
+    def unknown_words(self, text: str) -> list[str]:  # noqa: ARG002 - it knows every word
+        """Return nothing.
+
+        Args:
+            text: A prompt.
+        """
+        return []
+
     def measure_budget(self, num_rows: int | None) -> float:
         """Return room for many pictures.
 

@@ -134,7 +134,7 @@ def generate(
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("Loading the model ..."):
         painter = load(model=model, variant=variant, device=device, dtype=dtype, backend=backend)
-        from pipelines.from_plan import plan_notes
+        from pipelines.notes import spec_notes
     info = painter.info
     width, height = parse_size(size, info)
     first = info.own_spec(
@@ -149,7 +149,7 @@ def generate(
         scheduler=scheduler,
     )
     first = place(first, scene, info, depth=depth, window=region_window, base_ratio=base_ratio)
-    for note in plan_notes(first):
+    for note in spec_notes(first, painter.words.unknown_words):
         console.print(note, style="yellow", markup=False)
     results = paint(painter, [replace(first, seed=first.seed + k) for k in range(num_images)])
     for path in write(results, output, as_grid=grid):

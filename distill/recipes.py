@@ -33,7 +33,7 @@ class StudentRecipe:
         num_scenes: Scenes that are drawn from.
         teacher_steps: DDIM steps of the first teacher.
         guidance: The first teacher's classifier-free guidance, which students learn to do without.
-        guidance_from: Share of its steps before which it is not guided.
+        guidance_rescale: How far that goes back to the unguided spread, 0..1.
         optimizer: "adamw" for all weights, or "muon" for matrices inside blocks.
         learning_rate: AdamW's peak; it falls to 0 along a cosine.
         muon_learning_rate: Muon's peak, where it is used.
@@ -64,7 +64,7 @@ class StudentRecipe:
     num_scenes: int = 8000
     teacher_steps: int = 32
     guidance: float = 4.0
-    guidance_from: float = 0.0
+    guidance_rescale: float = 0.7
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
     muon_learning_rate: float = 3e-4
@@ -194,7 +194,7 @@ def stages_of(method: str, steps: Sequence[int], settings: StudentRecipe) -> tup
         steps,
         teacher_steps=settings.teacher_steps,
         guidance=settings.guidance,
-        guidance_from=settings.guidance_from,
+        guidance_rescale=settings.guidance_rescale,
     )
     if WAYS.get(method).plan is chain and settings.first_num_steps:
         return replace(stages[0], training_steps=settings.first_num_steps), *stages[1:]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.classifier_free import guided
 from core.seeding import torch_generator
 from distill.noise import NoiseSchedule
 from distill.tasks import Task
@@ -21,6 +22,7 @@ def sample(
     *,
     num_steps: int,
     guidance: float = 1.0,
+    rescale: float = 0.0,
     seeds: list[int],
 ) -> Float[Tensor, "b c h w"]:
     """Return finished pictures, each from the noise of its own seed.
@@ -32,6 +34,7 @@ def sample(
         batch: What is asked for; its pictures are looked at for their shape alone.
         num_steps: DDIM steps.
         guidance: Classifier-free guidance scale; 1 for none.
+        rescale: How far guided predictions go back to their unguided spread, 0..1.
         seeds: One per picture.
     """
     like = task.clean(batch)
@@ -44,7 +47,7 @@ def sample(
         velocity = task.predict(network, pictures, times, words)
         if guidance != 1:
             without = task.predict(network, pictures, times, nothing)
-            velocity = without + guidance * (velocity - without)
+            velocity = guided(velocity, velocity - without, scale=guidance, rescale=rescale)
         belief = noise.clean(pictures, velocity, times)
         pictures = noise.jump(pictures, belief, times, ends)
     return pictures

@@ -16,7 +16,7 @@ class Stage:
         teacher_steps: Steps that its teacher takes.
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
             1 where the teacher is a student itself, or is not guided.
-        guidance_from: Share of the steps before which that teacher is not guided.
+        guidance_rescale: How far its guided predictions go back to their unguided spread, 0..1.
         is_chained: Whether the student before it is its teacher, and not the first teacher.
         training_steps: Optimizer steps that it is taught for; None takes the loop's.
     """
@@ -24,7 +24,7 @@ class Stage:
     num_steps: int
     teacher_steps: int
     guidance: float = 1.0
-    guidance_from: float = 0.0
+    guidance_rescale: float = 0.0
     is_chained: bool = False
     training_steps: int | None = None
 
@@ -39,7 +39,7 @@ def chain(
     *,
     teacher_steps: int,
     guidance: float,
-    guidance_from: float = 0.0,
+    guidance_rescale: float = 0.0,
     num_times: int = 1000,
 ) -> tuple[Stage, ...]:
     """Return stages in which every student becomes the next one's teacher.
@@ -48,18 +48,18 @@ def chain(
         steps: Steps of the students, each a divisor of the one before; halving is the paper's.
         teacher_steps: Steps of the first teacher.
         guidance: The first teacher's, at least 1; students carry it in their weights.
-        guidance_from: Share of the first teacher's steps before which it is not guided.
+        guidance_rescale: How far its guided predictions go back to their unguided spread, 0..1.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
-    _check_share(guidance_from)
+    _check_share(guidance_rescale)
     for teacher, student in pairwise([teacher_steps, *steps]):
         _check_divides(student, teacher)
     first = Stage(
         num_steps=steps[0],
         teacher_steps=teacher_steps,
         guidance=guidance,
-        guidance_from=guidance_from,
+        guidance_rescale=guidance_rescale,
     )
     later = (
         Stage(num_steps=student, teacher_steps=teacher, is_chained=True)
@@ -73,7 +73,7 @@ def fan(
     *,
     teacher_steps: int,
     guidance: float,
-    guidance_from: float = 0.0,
+    guidance_rescale: float = 0.0,
     num_times: int = 1000,
 ) -> tuple[Stage, ...]:
     """Return stages in which every student learns from the first teacher.
@@ -82,11 +82,11 @@ def fan(
         steps: Steps of the students, each a divisor of the teacher's.
         teacher_steps: Steps of the teacher.
         guidance: The teacher's, at least 1.
-        guidance_from: Share of the teacher's steps before which it is not guided.
+        guidance_rescale: How far its guided predictions go back to their unguided spread, 0..1.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
-    _check_share(guidance_from)
+    _check_share(guidance_rescale)
     for student in steps:
         _check_divides(student, teacher_steps)
     return tuple(
@@ -94,7 +94,7 @@ def fan(
             num_steps=student,
             teacher_steps=teacher_steps,
             guidance=guidance,
-            guidance_from=guidance_from,
+            guidance_rescale=guidance_rescale,
         )
         for student in steps
     )
@@ -118,11 +118,11 @@ def _check(steps: Sequence[int], teacher_steps: int, guidance: float, num_times:
         raise InputError(f"Guidance {guidance}: give at least 1.", param="guidance")
 
 
-def _check_share(guidance_from: float) -> None:
-    if not 0 <= guidance_from < 1:
+def _check_share(guidance_rescale: float) -> None:
+    if not 0 <= guidance_rescale <= 1:
         raise InputError(
-            f"guidance_from {guidance_from}: give a share of the steps, from 0 to below 1.",
-            param="guidance_from",
+            f"guidance_rescale {guidance_rescale}: give a share from 0 (off) to 1.",
+            param="guidance_rescale",
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from core.classifier_free import guided
 from core.devices import peak_bytes
 from core.fusing import fused
 from distill.noise import NoiseSchedule
@@ -252,9 +253,12 @@ class StudentMethod(Method):
             teacher, torch.cat([noisy, noisy]), torch.cat([times, times]), both
         )
         without, with_words = velocity.chunk(2)
-        is_early = times + 1 > (1 - self.stage.guidance_from) * self.noise.num_times
-        scale = torch.where(is_early, 1.0, self.stage.guidance)[:, None, None, None]
-        return without + scale * (with_words - without)
+        return guided(
+            with_words,
+            with_words - without,
+            scale=self.stage.guidance,
+            rescale=self.stage.guidance_rescale,
+        )
 
 
 def _drop_frozen(

@@ -139,10 +139,10 @@ def _check_numbers(spec: GenerationSpec) -> None:
             "out.",
             param="guidance_every",
         )
-    if not 0 <= spec.guidance_from < 1:
+    if not 0 <= spec.guidance_rescale <= 1:
         raise InputError(
-            f"guidance_from {spec.guidance_from}: give a share of the steps, from 0 to below 1.",
-            param="guidance_from",
+            f"guidance_rescale {spec.guidance_rescale}: give a share from 0 (off) to 1.",
+            param="guidance_rescale",
         )
     if not 0 <= spec.seed <= MAX_SEED:
         raise InputError(f"Seed {spec.seed}: give 0 to {MAX_SEED}.", param="seed")

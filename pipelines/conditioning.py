@@ -1,5 +1,6 @@
 """Words to vectors: each text is encoded once, alone and unpadded, and kept."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,16 @@ class PromptEncoder:
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a text takes, end mark included."""
         return len(self._token_ids(normalised(text)))
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the tokenizer has no tokens for, in their order.
+
+        Args:
+            text: A prompt.
+        """
+        unknown = self._tokenizer.unk_token_id
+        words = dict.fromkeys(re.findall(r"[^\W_]+", normalised(text)))
+        return [word for word in words if unknown in self._token_ids(word)]
 
     def _token_ids(self, text: str) -> list[int]:
         with self._lock:

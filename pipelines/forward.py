@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from core.classifier_free import guided
 from pipelines.accelerate.networks import Networks
 from pipelines.guidance import Guide
 from pipelines.heard import Heard
@@ -42,19 +43,18 @@ class Forward:
 
         Returns:
             What the model was trained to predict: noise, data or velocity.
-
-        Source: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6, written as
-            uncond + scale * (cond - uncond).
         """
-        kept, asks = _recalled(guides, progress, len(heard))
-        guided = [
-            place for place, each in enumerate(heard) if each.negative is not None and asks[place]
+        kept = [None] * len(heard) if guides is None else _recalled(guides, progress)
+        asking = [
+            place
+            for place, each in enumerate(heard)
+            if each.negative is not None and kept[place] is None
         ]
-        words = [heard[place].negative for place in guided] + [each.prompt for each in heard]
+        words = [heard[place].negative for place in asking] + [each.prompt for each in heard]
         acts = [each.regions_act(share) for each, share in zip(heard, progress, strict=True)]
-        regions = [heard[place].without if acts[place] else None for place in guided]
+        regions = [heard[place].without if acts[place] else None for place in asking]
         regions += [each.with_words if act else None for each, act in zip(heard, acts, strict=True)]
-        places = [*guided, *range(len(heard))]
+        places = [*asking, *range(len(heard))]
         is_plain_batch = places == list(range(len(heard)))
         inputs = latents if is_plain_batch else latents[places]
         texts = [text for text in words if text is not None]
@@ -62,18 +62,23 @@ class Forward:
         output = self._networks.denoise(inputs, timesteps[places].to(inputs.device), texts, regions)
         # A model that learned its variance predicts it in a second half, which no solver here uses.
         output = output[:, : latents.shape[1]]
-        without, with_words = output[: len(guided)], output[len(guided) :]
-        if not guided and all(each is None for each in kept):
+        without, with_words = output[: len(asking)], output[len(asking) :]
+        if not asking and all(each is None for each in kept):
             return with_words
         mixed = with_words.clone()
-        for place, unconditional in zip(guided, without, strict=True):
+        for place, unconditional in zip(asking, without, strict=True):
             difference = with_words[place] - unconditional
-            mixed[place] = unconditional + heard[place].guidance_scale * difference
+            kept[place] = difference
             if guides:
                 guides[place].keep(difference, progress[place])
-        for place, difference in enumerate(kept):
-            if difference is not None:
-                mixed[place] += (heard[place].guidance_scale - 1) * difference
+        for place, known in enumerate(kept):
+            if known is not None:
+                mixed[place] = guided(
+                    with_words[place],
+                    known,
+                    scale=heard[place].guidance_scale,
+                    rescale=heard[place].guidance_rescale,
+                )
         return mixed
 
     def _count(
@@ -89,12 +94,6 @@ class Forward:
 
 
 def _recalled(
-    guides: Sequence[Guide] | None, progress: Sequence[float], count: int
-) -> tuple[list[Float[Tensor, "c h w"] | None], list[bool]]:
-    """Return the direction that each picture keeps, and whether it asks for one."""
-    if guides is None:
-        return [None] * count, [True] * count
-    both = list(zip(guides, progress, strict=True))
-    kept = [guide.recall(share) for guide, share in both]
-    silent = [guide.is_silent(share) for guide, share in both]
-    return kept, [old is None and not quiet for old, quiet in zip(kept, silent, strict=True)]
+    guides: Sequence[Guide], progress: Sequence[float]
+) -> list[Float[Tensor, "c h w"] | None]:
+    return [guide.recall(share) for guide, share in zip(guides, progress, strict=True)]

@@ -65,6 +65,7 @@ class Listener:
             prompt=self._words.encode(spec.prompt),
             negative=self._words.encode(spec.negative_prompt) if guided else None,
             guidance_scale=spec.guidance_scale,
+            guidance_rescale=spec.guidance_rescale,
             with_words=with_words,
             without=without,
             window=spec.region_window,
@@ -130,6 +131,7 @@ class Heard:
         prompt: The encoded prompt.
         negative: The encoded negative prompt; None without guidance.
         guidance_scale: How far to move from the one to the other; 1 without guidance.
+        guidance_rescale: How far back to the spread of the prompt's own prediction, 0..1.
         with_words: What its regions hear; None without regions.
         without: What they hear on the unconditional side: the negative prompt and their own. Also
             where no region has any, for its keys are kept then, too. None without guidance.
@@ -139,6 +141,7 @@ class Heard:
     prompt: Float[Tensor, "_ d"]
     negative: Float[Tensor, "_ d"] | None
     guidance_scale: float
+    guidance_rescale: float
     with_words: RegionalRow | None
     without: RegionalRow | None
     window: tuple[float, float]

@@ -21,7 +21,7 @@ class ModelInfo:
         bits: Bits that a transformer weight is stored in.
         default_steps: Steps that suit this variant.
         default_guidance: Guidance scale that suits this variant; 1 is none.
-        default_guidance_from: Share of the steps before which this variant is not guided.
+        default_guidance_rescale: How far guidance goes back to the unguided spread, 0..1.
         default_scheduler: Registered name of the scheduler that this variant was made for: a
             few-step student was taught the steps of one.
         sizes: Pictures it can paint, as (width, height) in pixels; the native one first.
@@ -51,7 +51,7 @@ class ModelInfo:
     variants: tuple[str, ...]
     origin: Mapping[str, object]
     default_scheduler: str = "dpmpp"
-    default_guidance_from: float = 0.0
+    default_guidance_rescale: float = 0.0
 
     def own_spec(self, prompt: str, **changes: Any) -> GenerationSpec:  # noqa: ANN401
         """Return a picture in this variant's own steps, guidance, solver and size.
@@ -64,7 +64,7 @@ class ModelInfo:
             prompt=prompt,
             num_steps=self.default_steps,
             guidance_scale=self.default_guidance,
-            guidance_from=self.default_guidance_from,
+            guidance_rescale=self.default_guidance_rescale,
             scheduler=self.default_scheduler,
             width=self.sizes[0][0],
             height=self.sizes[0][1],

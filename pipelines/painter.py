@@ -16,8 +16,9 @@ if TYPE_CHECKING:  # or else whoever only speaks of painters loads torch
 class Painter(Protocol):
     """A loaded model that paints step by step, each picture a row of its own.
 
-    `check`, `key` and `count_tokens` are called from any thread; all else from one thread. What is
-    too large for the device is raised as DeviceMemoryError, and leaves every row as it was.
+    `check`, `key`, `count_tokens` and `unknown_words` are called from any thread; all else from one
+    thread. What is too large for the device is raised as DeviceMemoryError, and leaves every row as
+    it was.
     """
 
     @property
@@ -44,6 +45,13 @@ class Painter(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens the model reads for a text.
+
+        Args:
+            text: A prompt.
+        """
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the model has no tokens for, in their order.
 
         Args:
             text: A prompt.

@@ -61,7 +61,15 @@ class RowPainter:
         Args:
             text: A prompt.
         """
-        return self.model.count_tokens(text)
+        return self.model.words.count_tokens(text)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a text that the model has no tokens for.
+
+        Args:
+            text: A prompt.
+        """
+        return self.model.words.unknown_words(text)
 
     def key(self, spec: GenerationSpec) -> Hashable:
         """Return what rows of one forward pass have in common.
@@ -112,7 +120,7 @@ class RowPainter:
                 heard=self.model.prepare(spec),
                 scheduler=scheduler,
                 latents=self.model.noise(spec) * scheduler.init_noise_sigma,
-                guide=Guide.of(spec),
+                guide=Guide(spec.guidance_every, spec.num_steps),
             )
 
     @torch.inference_mode()

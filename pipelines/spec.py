@@ -23,8 +23,8 @@ class GenerationSpec:
         guidance_scale: Classifier-free guidance, 1..30; 1 switches it off (one forward per step).
         guidance_every: The negative side is asked at every so many steps, 1..1000; between, its
             last difference guides. 1 asks always. Needs guidance_scale > 1.
-        guidance_from: Guidance acts from this share of the steps on, 0..1; before, the words are
-            heard alone, which costs one forward per step and keeps pictures from coming out empty.
+        guidance_rescale: How far, 0..1, a guided prediction goes back to the spread of the one
+            with words; keeps pictures from coming out empty or too bright. 0 is plain guidance.
         width: Picture width in pixels, one of the model's sizes.
         height: Picture height in pixels, one of the model's sizes.
         scheduler: Registered scheduler name: "ddim" or "dpmpp" (DPM-Solver++ 2M).
@@ -49,7 +49,7 @@ class GenerationSpec:
     num_steps: int = 20
     guidance_scale: float = 4.0
     guidance_every: int = 1
-    guidance_from: float = 0.0
+    guidance_rescale: float = 0.0
     width: int = 128
     height: int = 128
     scheduler: str = "dpmpp"

@@ -136,7 +136,7 @@ def _encoded(mask: Image.Image) -> str:
 
 _RARE = (
     "guidance_every",
-    "guidance_from",
+    "guidance_rescale",
     "regions",
     "prompt_high",
     "prompt_low",

@@ -5,7 +5,7 @@ A checkpoint is a diffusers folder of a PixArt pipeline. Beside its `model_index
 
     {"default": "teacher",
      "variants": {"teacher": {"folder": "transformer", "steps": 20, "bits": 32,
-                              "guidance": 4.0, "guidance_from": 0.25,
+                              "guidance": 4.0, "guidance_rescale": 0.7,
                               "scheduler": "dpmpp",
                               "sha256": {"transformer/diffusion_pytorch_model.safetensors": "..."},
                               "regions": {"depth": "flat", "window": [0.0, 0.5]},
@@ -123,7 +123,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         max_tokens=_max_tokens(pipeline_class, configs["tokenizer"]),
         variants=names,
         default_scheduler=_scheduler(root, entry),
-        default_guidance_from=_share(root, entry, "guidance_from"),
+        default_guidance_rescale=_share(root, entry, "guidance_rescale"),
         origin={key: entry[key] for key in _ORIGIN if key in entry},
     )
     return Checkpoint(
@@ -339,9 +339,9 @@ def _integer(file: Path, entry: Mapping[str, object], key: str, default: int | N
 
 def _share(root: Path, entry: Mapping[str, object], key: str) -> float:
     value = entry.get(key, 0.0)
-    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+    if not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
         raise CheckpointError(
-            f"{root / 'variants.json'} has {value!r} as {key}: give a number from 0 to below 1."
+            f"{root / 'variants.json'} has {value!r} as {key}: give a number from 0 to 1."
         )
     return float(value)
 

@@ -106,15 +106,7 @@ class TextToImage:
         Args:
             spec: What is asked for. The InputError that is raised names the field at fault.
         """
-        check_spec(spec, self.info, self._check_steps, self.count_tokens)
-
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens the model reads for a text, end mark included.
-
-        Args:
-            text: A prompt.
-        """
-        return self.words.count_tokens(text)
+        check_spec(spec, self.info, self._check_steps, self.words.count_tokens)
 
     def generate(
         self,
@@ -224,7 +216,7 @@ class TextToImage:
         """
         scheduler = make_scheduler(batch.scheduler, self.noise_schedule, batch.num_steps)
         latents = noise * scheduler.init_noise_sigma
-        guides = [Guide.of(spec) for spec in batch.specs]
+        guides = [Guide(spec.guidance_every, spec.num_steps) for spec in batch.specs]
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
             timesteps = timestep.expand(len(latents))

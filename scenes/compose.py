@@ -34,13 +34,13 @@ Kind = Literal["single", "place", "colors", "two", "relation", "counting", "seve
 
 # How often training meets each kind of scene.
 KIND_SHARES: dict[Kind, float] = {
-    "single": 0.08,
+    "single": 0.18,
     "place": 0.08,
     "colors": 0.12,
-    "two": 0.18,
-    "relation": 0.32,
-    "counting": 0.10,
-    "several": 0.12,
+    "two": 0.16,
+    "relation": 0.30,
+    "counting": 0.06,
+    "several": 0.10,
 }
 
 MARGIN_PX = 3

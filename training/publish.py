@@ -31,7 +31,7 @@ def publish_teacher(
     origin: Mapping[str, object],
     num_steps: int = 20,
     guidance: float = 4.0,
-    guidance_from: float = 0.0,
+    guidance_rescale: float = 0.7,
 ) -> Path:
     """Write a diffusers pipeline folder with the teacher as its only variant.
 
@@ -47,7 +47,7 @@ def publish_teacher(
         origin: How it was made: "method", "data" and "metrics" (samples seen, hours).
         num_steps: Steps that suit it.
         guidance: Guidance scale that suits it.
-        guidance_from: Share of the steps before which it is better not guided.
+        guidance_rescale: How far guided predictions go back to their unguided spread, 0..1.
 
     Returns:
         The folder.
@@ -67,7 +67,7 @@ def publish_teacher(
         "folder": OWN_TRANSFORMER,
         "steps": num_steps,
         "guidance": guidance,
-        "guidance_from": guidance_from,
+        "guidance_rescale": guidance_rescale,
         "bits": 32,
         "parent": None,
         **origin,

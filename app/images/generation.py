@@ -31,7 +31,8 @@ from core.errors import (
     InputError,
 )
 from pipelines.events import Done, Event, Failed, Painted, Preview, Queued, Started
-from pipelines.from_plan import plan_notes, revised_prompt
+from pipelines.from_plan import revised_prompt
+from pipelines.notes import spec_notes
 from pipelines.orders import Order
 from pipelines.scheduling import Lane
 from pipelines.spec import GenerationResult
@@ -261,6 +262,7 @@ async def prepare(asked: Asked, service: Service) -> Context:
     body = await planned(body, service)
     assignment = await asyncio.to_thread(to_assignment, body, service.painters, settings)
     first = assignment.specs[0]
+    painter = service.painters[assignment.effort.variant]
     log.info(
         "generation",
         num_images=len(assignment.specs),
@@ -278,7 +280,7 @@ async def prepare(asked: Asked, service: Service) -> Context:
         assignment=assignment,
         safety_identifier=body.safety_identifier or body.user or None,
         revised_prompt=revised_prompt(first),
-        notes=plan_notes(first),
+        notes=spec_notes(first, painter.unknown_words),
     )
 
 

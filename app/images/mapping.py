@@ -94,7 +94,7 @@ def to_assignment(
         num_steps=effort.steps,
         guidance_scale=guidance,
         guidance_every=body.guidance_every or 1,
-        guidance_from=model.default_guidance_from,
+        guidance_rescale=model.default_guidance_rescale,
         width=width,
         height=height,
         scheduler=body.scheduler or model.default_scheduler,

@@ -149,6 +149,9 @@ class SteppedPainter:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
+    def unknown_words(self, text: str) -> list[str]:
+        return [word for word in text.split() if word == "zebra"]
+
     def measure_budget(self, num_rows: int | None) -> float:
         return 1.0  # one picture at a time, so that tests can count
 

@@ -32,10 +32,11 @@ def test_halving_from_any_power_ends_at_one(power, longer):
 
 
 @pytest.mark.parametrize("plan", [chain, fan])
-def test_a_share_of_guidance_is_refused_unless_it_is_one(plan):
-    assert plan((4,), teacher_steps=8, guidance=4.0, guidance_from=0.25)[0].guidance_from == 0.25
-    with pytest.raises(InputError, match="from 0 to below 1"):
-        plan((4,), teacher_steps=8, guidance=4.0, guidance_from=1.0)
+def test_a_rescale_of_guidance_is_refused_unless_it_is_a_share(plan):
+    (stage,) = plan((4,), teacher_steps=8, guidance=4.0, guidance_rescale=0.7)
+    assert stage.guidance_rescale == 0.7
+    with pytest.raises(InputError, match=r"from 0 \(off\) to 1"):
+        plan((4,), teacher_steps=8, guidance=4.0, guidance_rescale=1.1)
 
 
 @pytest.mark.parametrize("plan", [chain, fan])

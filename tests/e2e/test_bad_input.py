@@ -82,28 +82,35 @@ def test_guidance_that_is_no_number_is_refused(http: httpx2.Client, number: str)
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
+    ("body", "status", "code", "words"),
     [
-        (b'{"prompt": "a red', 400, "invalid_json"),
-        (b"", 400, "invalid_body"),
-        (b"null", 400, "invalid_body"),
-        (b'["a red apple"]', 400, "invalid_body"),
-        (b"\xff\xfe", 400, None),
-        (b"[" * 60_000, 400, None),
-        (b'{"prompt": "\\ud800"}', 400, "invalid_value"),
-        (b'{"steps": ' + b"9" * 5000 + b"}", 400, None),
-        (b'{"prompt": "' + b"x" * 70_000 + b'"}', 413, "body_too_large"),
+        (b'{"prompt": "a red', 400, "invalid_json", "Unterminated string"),
+        (b"", 400, "invalid_body", "`prompt`"),
+        (b"null", 400, "invalid_body", "`prompt`"),
+        (b'["a red apple"]', 400, "invalid_body", "`prompt`"),
+        (b'{"prompt": "\xc3("}', 400, "invalid_json", "not UTF-8 at byte 12"),
+        (b"[" * 60_000, 400, "invalid_json", "nested too deeply"),
+        (b'{"prompt": "\\ud800"}', 400, "invalid_value", "`prompt`"),
+        (b'{"steps": ' + b"9" * 5000 + b"}", 400, "invalid_json", "too many digits"),
+        (b'{"prompt": "' + b"x" * 70_000 + b'"}', 413, "body_too_large", "bytes"),
     ],
     ids=lambda value: str(value)[:24],
 )
 def test_a_broken_body_is_refused(
-    http: httpx2.Client, body: bytes, status: int, code: str | None
+    http: httpx2.Client, body: bytes, status: int, code: str, words: str
 ) -> None:
     answer = http.post(PATH, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert code is None or error["code"] == code
+    assert error["code"] == code
+    assert words in error["message"]
+
+
+def test_a_path_with_a_slash_too_many_is_not_found(http: httpx2.Client) -> None:
+    answer = http.post(f"{PATH}/", json={"prompt": "a red apple"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data", "json", None])

@@ -57,6 +57,12 @@ def test_stock_client_gets_a_picture_that_says_how_it_was_made(
     assert Image.open(BytesIO(png)).size == (128, 128)
 
 
+def test_words_that_the_model_was_never_taught_are_named(client: OpenAI) -> None:
+    answer = client.images.generate(prompt="a red zebra", extra_body={"steps": 1, "guidance": 1})
+    (note,) = answer.model_extra["fallbacks"]
+    assert "never taught 'zebra'" in note
+
+
 def test_four_pictures_equal_four_single_ones_bit_for_bit(client: OpenAI) -> None:
     together = _pngs(client, n=4, extra_body={"seed": 40, "steps": 4})
     alone = [_pngs(client, extra_body={"seed": 40 + k, "steps": 4})[0] for k in range(4)]

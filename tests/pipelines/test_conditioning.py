@@ -56,6 +56,12 @@ def test_tokens_are_counted_with_the_end_mark(encoder: PromptEncoder) -> None:
     assert encoder.count_tokens("cat " * 500) == 501
 
 
+def test_words_without_tokens_are_named_once_each(encoder: PromptEncoder) -> None:
+    found = encoder.unknown_words("A RED zebra, a zebra_crossing left of two cats")
+    assert found == ["zebra", "crossing", "cats"]
+    assert encoder.unknown_words("a red apple, a cat") == []
+
+
 def test_stacked_words_are_masked_where_nothing_was_said() -> None:
     words = stack_words([torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 3)])
     assert words.mask.sum(1).tolist() == [2, 4, 1]

@@ -41,37 +41,6 @@ def test_the_negative_side_is_asked_at_every_so_many_steps(
     assert num_rows == rows
 
 
-@pytest.mark.parametrize(
-    ("start", "every", "rows"),
-    [(0.0, 1, [2] * 6), (0.25, 1, [1, 1, 2, 2, 2, 2]), (0.5, 2, [1, 1, 1, 2, 2, 1])],
-)
-def test_guidance_begins_after_its_share_of_the_steps(
-    model: TextToImage, num_rows: list[int], start: float, every: int, rows: list[int]
-) -> None:
-    model.generate([replace(SPEC, guidance_from=start, guidance_every=every)])
-    assert num_rows == rows
-
-
-def test_an_early_step_hears_the_words_alone(model: TextToImage) -> None:
-    heard, latents, time = model.prepare(SPEC), model.noise(SPEC), torch.tensor([900])
-    with torch.inference_mode():
-        forward = Forward(model.networks, 2)
-        early = forward(latents, time, [heard], [0.1], [Guide(1, 10, 0.2)])
-        late = forward(latents, time, [heard], [0.2], [Guide(1, 10, 0.2)])
-        alone = forward(latents, time, [replace(heard, negative=None)], [0.1])
-        always = forward(latents, time, [heard], [0.2])
-    assert torch.equal(early, alone)
-    assert torch.equal(late, always)
-    assert not torch.equal(early, late)
-
-
-@pytest.mark.parametrize("start", [-0.1, 1.0, float("nan")])
-def test_a_share_that_is_none_is_refused(model: TextToImage, start: float) -> None:
-    with pytest.raises(InputError, match="guidance_from") as caught:
-        model.check(replace(SPEC, guidance_from=start))
-    assert caught.value.param == "guidance_from"
-
-
 def test_between_two_questions_the_last_difference_guides(model: TextToImage) -> None:
     heard, latents = model.prepare(SPEC), model.noise(SPEC)
     guide, times = Guide(2, 2), [torch.tensor([900]), torch.tensor([400])]
@@ -84,6 +53,27 @@ def test_between_two_questions_the_last_difference_guides(model: TextToImage) ->
         unguided = replace(heard, prompt=heard.negative, negative=None)
         without = forward(latents, times[0], [unguided], [0.0])
     torch.testing.assert_close(found, words[1] + 3.0 * (words[0] - without))
+
+
+def test_a_rescaled_step_has_the_spread_of_its_words_alone(model: TextToImage) -> None:
+    heard, latents, time = model.prepare(SPEC), model.noise(SPEC), torch.tensor([900])
+    with torch.inference_mode():
+        forward = Forward(model.networks, 2)
+        plain, whole = (
+            forward(latents, time, [replace(heard, guidance_rescale=share)], [0.0])
+            for share in (0.0, 1.0)
+        )
+        words = forward(latents, time, [replace(heard, negative=None)], [0.0])
+    assert torch.equal(plain, forward(latents, time, [heard], [0.0]))
+    torch.testing.assert_close(whole.std(), words.std())
+    torch.testing.assert_close(whole / whole.std(), plain / plain.std())
+
+
+@pytest.mark.parametrize("rescale", [-0.1, 1.1, float("nan")])
+def test_a_rescale_that_is_no_share_is_refused(model: TextToImage, rescale: float) -> None:
+    with pytest.raises(InputError, match="guidance_rescale") as caught:
+        model.check(replace(SPEC, guidance_rescale=rescale))
+    assert caught.value.param == "guidance_rescale"
 
 
 def test_a_picture_of_one_step_has_nothing_to_keep(model: TextToImage) -> None:

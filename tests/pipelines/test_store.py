@@ -44,7 +44,7 @@ def add_variants(root: Path, **changes: object) -> None:
         "scheduler": "ddim",
         "sha256": {"fast/diffusion_pytorch_model.safetensors": digest(file)},
     }
-    teacher = {"folder": "transformer", "steps": 20, "guidance": 4.0, "guidance_from": 0.25}
+    teacher = {"folder": "transformer", "steps": 20, "guidance": 4.0, "guidance_rescale": 0.7}
     edit(
         root / "variants.json",
         default="teacher",
@@ -70,8 +70,8 @@ def test_variants_share_all_but_the_transformer(copy: Path) -> None:
     assert (teacher.variant, teacher.default_steps, teacher.default_guidance) == ("teacher", 20, 4)
     assert (fast.variant, fast.default_steps, fast.default_guidance) == ("fast", 4, 1)
     assert (teacher.default_scheduler, fast.default_scheduler) == ("dpmpp", "ddim")
-    assert (teacher.default_guidance_from, fast.default_guidance_from) == (0.25, 0)
-    assert teacher.own_spec("a cat").guidance_from == 0.25
+    assert (teacher.default_guidance_rescale, fast.default_guidance_rescale) == (0.7, 0)
+    assert teacher.own_spec("a cat").guidance_rescale == 0.7
     own = fast.own_spec("a cat", seed=3, guidance_scale=None)
     assert (own.prompt, own.seed, own.num_steps, own.scheduler) == ("a cat", 3, 4, "ddim")
     assert (own.guidance_scale, own.width, own.height) == (1, *fast.sizes[0])
@@ -240,7 +240,7 @@ def test_a_foreign_or_mismatched_part_is_refused(
         ({"folder": "nowhere"}, "is missing"),
         ({"steps": 0}, "0 as steps"),
         ({"guidance": "4"}, "as guidance"),
-        ({"guidance_from": 1.0}, "as guidance_from: give a number from 0 to below 1"),
+        ({"guidance_rescale": 1.1}, "as guidance_rescale: give a number from 0 to 1"),
         ({"bits": 4.5}, "as bits"),
         ({"scheduler": "euler"}, "'euler' as scheduler; known: ddim, dpmpp"),
         ({"sha256": []}, "as sha256"),
