@@ -17,7 +17,7 @@ app = typer.Typer(
 Data = Annotated[
     Path, typer.Option(help="Training photos: .npz with jpeg, offset, label and name.")
 ]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting; ? lists all.")]
 Minutes = Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")]
 Recipe = Annotated[str, typer.Option(help="Named settings: cpu or gpu.")]
 NumPhotos = Annotated[

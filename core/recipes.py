@@ -32,7 +32,8 @@ def configured(recipes: Mapping[str, Config], name: str, changes: Sequence[str])
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise InputError(f"{change!r} is not of the form field=value.", param="set")
+            now = ", ".join(f"{name}={getattr(settings, name)}" for name in kinds)
+            raise InputError(f"{change!r} is no field=value. There are: {now}.", param="set")
         if key not in known:
             raise UnknownNameError("setting", key, known, param="set")
         try:

@@ -31,7 +31,7 @@ def test_settings_are_changed_by_name_and_type() -> None:
         ("cpu", "sise=1", "Did you mean 'size'"),
         ("cpu", "size=three", "valid integer"),
         ("cpu", "start=one", "'zero' or 'error'"),
-        ("cpu", "size", "field=value"),
+        ("cpu", "?", "size=8, rate=0.5, start=zero, compiles=False"),
     ],
 )
 def test_what_cannot_be_set_is_refused_with_what_can(name: str, change: str, told: str) -> None:
