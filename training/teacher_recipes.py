@@ -34,6 +34,9 @@ from training.text import look_both_ways, new_text_encoder, new_tokenizer
 from training.words import WordMethod
 
 
+UNSCALED = 1.0  # what diffusers gives an autoencoder that nobody gave a scale
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherRecipe:
     """Settings of the teacher's training.
@@ -163,7 +166,11 @@ def _origin(done: Progress, before: Mapping[str, float]) -> dict[str, object]:
 def _latents(
     settings: TeacherRecipe, autoencoder: AutoencoderDC, folder: Path, processes: PartialState
 ) -> LatentSource:
-    """Return the encoded scenes, and give the autoencoder the scale that brings them to one."""
+    """Return the encoded scenes, and give an autoencoder without a scale that brings them to one.
+
+    One that was published keeps its own, which the weights that a run starts from know, and the
+    small decoder of previews.
+    """
     home = encode_scenes(
         autoencoder,
         SpriteSheet(),
@@ -178,7 +185,8 @@ def _latents(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    autoencoder.register_to_config(scaling_factor=round(1 / source.standard_deviation(), 4))
+    if autoencoder.config["scaling_factor"] == UNSCALED:
+        autoencoder.register_to_config(scaling_factor=round(1 / source.standard_deviation(), 4))
     return source
 
 

@@ -249,9 +249,15 @@ def test_published_teacher_loads_in_stock_diffusers_and_can_be_trained_on(
         "a cat", num_inference_steps=2, use_resolution_binning=False, clean_caption=False
     ).images[0]
     assert image.size == (128, 128)
+    scales = folder / "vae" / "config.json"
+    given = json.loads(scales.read_text())
+    assert given["scaling_factor"] != 1.0
+    scales.write_text(json.dumps({**given, "scaling_factor": 0.25}))
     again = train_teacher(
-        "cpu", tmp_path / "other", autoencoder_dir, TINY_SETTINGS, start_from=folder
+        "cpu", tmp_path / "other", folder / "vae", TINY_SETTINGS, start_from=folder
     )
+    # the weights that it starts from know latents on this scale
+    assert json.loads((again / "vae" / "config.json").read_text())["scaling_factor"] == 0.25
     told = json.loads((again / "variants.json").read_text())["variants"]["teacher"]["metrics"]
     assert told["samples_seen"] == 2 * 2 * 4  # two runs of two steps of four
     with pytest.raises(CheckpointError, match="width and depth"):
