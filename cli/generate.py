@@ -53,6 +53,13 @@ GuidanceEvery = Annotated[
         min=1, help="Ask for guidance at every so many steps only: faster, a little different."
     ),
 ]
+GuidanceRescale = Annotated[
+    float | None,
+    typer.Option(
+        help="How far guided predictions go back to their unguided spread, 0 to 1.",
+        show_default="the model's",
+    ),
+]
 Guidance = Annotated[
     float | None,
     typer.Option(help="Classifier-free guidance; 1 is off.", show_default="the model's"),
@@ -110,6 +117,7 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     guidance_every: GuidanceEvery = 1,
+    guidance_rescale: GuidanceRescale = None,
     size: Size = "auto",
     num_images: NumImages = 1,
     negative: Negative = "",
@@ -144,6 +152,7 @@ def generate(
         num_steps=steps,
         guidance_scale=guidance,
         guidance_every=guidance_every,
+        guidance_rescale=guidance_rescale,
         width=width,
         height=height,
         scheduler=scheduler,

@@ -131,6 +131,14 @@ class ImageRequest(RegionalFields):
         description="Ask for guidance only at every so many steps and keep its direction between: "
         "faster, and a little different. 1 by default, which asks always.",
     )
+    guidance_rescale: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How far a guided prediction goes back to the spread of the unguided one, by "
+        "default the model's; 0 is plain guidance. Needs guidance above 1.",
+    )
     negative_prompt: str | None = Field(
         None, description="What to keep away from; needs guidance above 1."
     )
@@ -273,6 +281,7 @@ class VariantCard(BaseModel):
     revision: str = Field(description="Content hash of its weights and configuration.")
     steps: int = Field(description="Its own denoising steps.")
     guidance: float = Field(description="Its own guidance scale.")
+    guidance_rescale: float = Field(description="Its own way back from guidance, 0..1.")
     bits: int = Field(description="Bits per weight.")
     backend: str = Field(description="What computes it.")
     tolerance: float = Field(

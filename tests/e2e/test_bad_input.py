@@ -30,6 +30,8 @@ FIELDS = [
     ({"guidance": 0.5}, "guidance"),
     ({"guidance": 1e9}, "guidance"),
     ({"guidance": "4"}, "guidance"),
+    ({"guidance_rescale": 1.5}, "guidance_rescale"),
+    ({"guidance_rescale": 0.7, "guidance": 1.0}, "guidance_rescale"),
     ({"seed": -1}, "seed"),
     ({"seed": 2**63}, "seed"),
     ({"seed": 2**63 - 1, "n": 2}, "seed"),

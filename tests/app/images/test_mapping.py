@@ -45,6 +45,11 @@ def test_what_is_not_said_is_the_models_own() -> None:
     assert spec == _specs(size="auto", quality="auto", seed=spec.seed)[0]
 
 
+def test_guidance_goes_as_far_back_as_is_said() -> None:
+    assert _specs()[0].guidance_rescale == PAINTER.info.default_guidance_rescale
+    assert _specs(guidance=4.0, guidance_rescale=0.5)[0].guidance_rescale == 0.5
+
+
 def test_a_size_is_width_by_height() -> None:
     [spec] = _specs(size="256x128")
     assert (spec.width, spec.height) == (256, 128)
