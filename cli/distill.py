@@ -37,7 +37,8 @@ Steps = Annotated[
 ]
 Recipe = Annotated[str, typer.Option(help="Named settings: cpu, gpu or paper.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one setting, e.g. num_steps=500; ? lists all.")
+    list[str] | None,
+    typer.Option("--set", help="Change one setting, e.g. num_steps=500; ? lists all."),
 ]
 RunDir = Annotated[
     Path | None,

@@ -29,7 +29,8 @@ Activations = Annotated[
 Method = Annotated[str, typer.Option(help="See --list-methods.")]
 Recipe = Annotated[str, typer.Option(help="Named settings: cpu, gpu or quick.")]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one setting, e.g. batch_size=2; ? lists all.")
+    list[str] | None,
+    typer.Option("--set", help="Change one setting, e.g. batch_size=2; ? lists all."),
 ]
 Keep = Annotated[
     list[str] | None,

@@ -16,7 +16,8 @@ RunDir = Annotated[
 ]
 Recipe = Annotated[str, typer.Option(help="Named settings: cpu or gpu.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one setting, e.g. batch_size=32; ? lists all.")
+    list[str] | None,
+    typer.Option("--set", help="Change one setting, e.g. batch_size=32; ? lists all."),
 ]
 Minutes = Annotated[
     float | None, typer.Option(help="Stop after this long, with a checkpoint; go on later.")

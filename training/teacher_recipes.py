@@ -33,7 +33,6 @@ from training.teacher import (
 from training.text import look_both_ways, new_text_encoder, new_tokenizer
 from training.words import WordMethod
 
-
 UNSCALED = 1.0  # what diffusers gives an autoencoder that nobody gave a scale
 
 
