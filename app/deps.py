@@ -147,7 +147,11 @@ def require_json(request: Request) -> None:
     is_json = subtype == "json" or subtype.endswith("+json")
     if declared.get_content_maintype() != "application" or not is_json:
         found = ascii(request.headers.get("content-type", "nothing"))
-        raise HTTPException(415, f"Content-Type must be application/json, not {found}.")
+        raise HTTPException(
+            415,
+            f"Content-Type must be application/json, not {found} (curl: -H 'Content-Type: "
+            "application/json').",
+        )
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]

@@ -27,9 +27,9 @@ EPILOG = """[bold]Examples[/bold]
 
 [cyan]fewstroke generate "a red apple left of a blue cat, watercolor" -o x.png[/cyan]
 
-[cyan]fewstroke generate "two green stars" -n 9 --grid -o stars.png[/cyan]   one contact sheet
+[cyan]fewstroke generate "two green stars" -n 9 --grid -o stars.png[/cyan]
 
-[cyan]fewstroke generate "a dog" --seed 7 --steps 30 --guidance 6 --scheduler ddim -o dog.png[/cyan]
+[cyan]fewstroke generate "a dog" --seed 7 --steps 30 --guidance 3 --scheduler ddim -o dog.png[/cyan]
 
 [cyan]fewstroke generate "a red apple left of a blue cat" --planner grammar -o placed.png[/cyan]
 
@@ -56,7 +56,7 @@ GuidanceEvery = Annotated[
 GuidanceRescale = Annotated[
     float | None,
     typer.Option(
-        help="How far guided predictions go back to their unguided spread, 0 to 1.",
+        help="How far guided predictions go back to the spread without guidance, 0 to 1.",
         show_default="the model's",
     ),
 ]

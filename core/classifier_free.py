@@ -6,7 +6,7 @@ from torch import Tensor
 
 def guided(
     with_words: Float[Tensor, "*b c h w"],
-    difference: Float[Tensor, "*b c h w"],
+    without: Float[Tensor, "*b c h w"],
     *,
     scale: float,
     rescale: float,
@@ -18,7 +18,7 @@ def guided(
 
     Args:
         with_words: The prediction with words.
-        difference: That prediction less the one without words.
+        without: The prediction without words, or with the negative prompt's.
         scale: How far to move, at least 1; 1 leaves the prediction as it is.
         rescale: Share, 0..1, of the way back to the spread that `with_words` has, each picture by
             its own; 0 is plain guidance.
@@ -26,7 +26,7 @@ def guided(
     Source: Ho and Salimans, arXiv 2207.12598, equation 6; Lin et al., arXiv 2305.08891, section
         3.4 (rescaling).
     """
-    moved = with_words + (scale - 1) * difference
+    moved = without + scale * (with_words - without)
     if not rescale:
         return moved
     dims = (-3, -2, -1)

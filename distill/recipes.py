@@ -33,7 +33,7 @@ class StudentRecipe:
         num_scenes: Scenes that are drawn from.
         teacher_steps: DDIM steps of the first teacher.
         guidance: The first teacher's classifier-free guidance, which students learn to do without.
-        guidance_rescale: How far that goes back to the unguided spread, 0..1.
+        guidance_rescale: How far that goes back to the spread without guidance, 0..1.
         optimizer: "adamw" for all weights, or "muon" for matrices inside blocks.
         learning_rate: AdamW's peak; it falls to 0 along a cosine.
         muon_learning_rate: Muon's peak, where it is used.

@@ -34,7 +34,7 @@ def sample(
         batch: What is asked for; its pictures are looked at for their shape alone.
         num_steps: DDIM steps.
         guidance: Classifier-free guidance scale; 1 for none.
-        rescale: How far guided predictions go back to their unguided spread, 0..1.
+        rescale: How far guided predictions go back to the spread without guidance, 0..1.
         seeds: One per picture.
     """
     like = task.clean(batch)
@@ -47,7 +47,7 @@ def sample(
         velocity = task.predict(network, pictures, times, words)
         if guidance != 1:
             without = task.predict(network, pictures, times, nothing)
-            velocity = guided(velocity, velocity - without, scale=guidance, rescale=rescale)
+            velocity = guided(velocity, without, scale=guidance, rescale=rescale)
         belief = noise.clean(pictures, velocity, times)
         pictures = noise.jump(pictures, belief, times, ends)
     return pictures

@@ -16,7 +16,7 @@ class Stage:
         teacher_steps: Steps that its teacher takes.
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
             1 where the teacher is a student itself, or is not guided.
-        guidance_rescale: How far its guided predictions go back to their unguided spread, 0..1.
+        guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
         is_chained: Whether the student before it is its teacher, and not the first teacher.
         training_steps: Optimizer steps that it is taught for; None takes the loop's.
     """
@@ -48,7 +48,7 @@ def chain(
         steps: Steps of the students, each a divisor of the one before; halving is the paper's.
         teacher_steps: Steps of the first teacher.
         guidance: The first teacher's, at least 1; students carry it in their weights.
-        guidance_rescale: How far its guided predictions go back to their unguided spread, 0..1.
+        guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
@@ -82,7 +82,7 @@ def fan(
         steps: Steps of the students, each a divisor of the teacher's.
         teacher_steps: Steps of the teacher.
         guidance: The teacher's, at least 1.
-        guidance_rescale: How far its guided predictions go back to their unguided spread, 0..1.
+        guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)

@@ -255,7 +255,7 @@ class StudentMethod(Method):
         without, with_words = velocity.chunk(2)
         return guided(
             with_words,
-            with_words - without,
+            without,
             scale=self.stage.guidance,
             rescale=self.stage.guidance_rescale,
         )

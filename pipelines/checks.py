@@ -144,5 +144,11 @@ def _check_numbers(spec: GenerationSpec) -> None:
             f"guidance_rescale {spec.guidance_rescale}: give a share from 0 (off) to 1.",
             param="guidance_rescale",
         )
+    if spec.guidance_rescale and spec.guidance_scale == 1.0:
+        raise InputError(
+            "guidance_rescale has no effect at guidance_scale 1: raise guidance_scale, or leave it "
+            "out.",
+            param="guidance_rescale",
+        )
     if not 0 <= spec.seed <= MAX_SEED:
         raise InputError(f"Seed {spec.seed}: give 0 to {MAX_SEED}.", param="seed")

@@ -67,18 +67,12 @@ class Forward:
             return with_words
         mixed = with_words.clone()
         for place, unconditional in zip(asking, without, strict=True):
-            difference = with_words[place] - unconditional
-            kept[place] = difference
+            mixed[place] = _mix(heard[place], with_words[place], unconditional)
             if guides:
-                guides[place].keep(difference, progress[place])
-        for place, known in enumerate(kept):
-            if known is not None:
-                mixed[place] = guided(
-                    with_words[place],
-                    known,
-                    scale=heard[place].guidance_scale,
-                    rescale=heard[place].guidance_rescale,
-                )
+                guides[place].keep(with_words[place] - unconditional, progress[place])
+        for place, difference in enumerate(kept):
+            if difference is not None:
+                mixed[place] = _mix(heard[place], with_words[place], with_words[place] - difference)
         return mixed
 
     def _count(
@@ -91,6 +85,13 @@ class Forward:
             word_tokens=num_word_tokens,
             padding_tokens=num_rows * padded_length(max(map(len, texts))) - num_word_tokens,
         )
+
+
+def _mix(
+    heard: Heard, with_words: Float[Tensor, "c h w"], without: Float[Tensor, "c h w"]
+) -> Float[Tensor, "c h w"]:
+    scale, rescale = heard.guidance_scale, heard.guidance_rescale
+    return guided(with_words, without, scale=scale, rescale=rescale)
 
 
 def _recalled(

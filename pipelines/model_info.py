@@ -21,7 +21,7 @@ class ModelInfo:
         bits: Bits that a transformer weight is stored in.
         default_steps: Steps that suit this variant.
         default_guidance: Guidance scale that suits this variant; 1 is none.
-        default_guidance_rescale: How far guidance goes back to the unguided spread, 0..1.
+        default_guidance_rescale: How far guidance goes back to the spread without guidance, 0..1.
         default_scheduler: Registered name of the scheduler that this variant was made for: a
             few-step student was taught the steps of one.
         sizes: Pictures it can paint, as (width, height) in pixels; the native one first.
@@ -69,4 +69,7 @@ class ModelInfo:
             width=self.sizes[0][0],
             height=self.sizes[0][1],
         )
-        return replace(own, **{k: value for k, value in changes.items() if value is not None})
+        said = {name: value for name, value in changes.items() if value is not None}
+        if said.get("guidance_scale") == 1:  # then there is nothing to rescale
+            said.setdefault("guidance_rescale", 0.0)
+        return replace(own, **said)

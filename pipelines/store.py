@@ -90,8 +90,8 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
         variant that it does not have an UnknownNameError.
     """
     root = locate(path_or_hub)
-    refuse_pickles(root)
     pipeline_class = _check_index(root)
+    refuse_pickles(root)
     names, chosen, entry = _choose_variant(root, variant)
     transformer = inside(root, str(entry["folder"]))
     configs = _check_configs(root, transformer)

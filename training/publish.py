@@ -47,7 +47,7 @@ def publish_teacher(
         origin: How it was made: "method", "data" and "metrics" (samples seen, hours).
         num_steps: Steps that suit it.
         guidance: Guidance scale that suits it.
-        guidance_rescale: How far guided predictions go back to their unguided spread, 0..1.
+        guidance_rescale: How far guided predictions go back to the spread without guidance, 0..1.
 
     Returns:
         The folder.

@@ -85,8 +85,7 @@ def to_assignment(
     guidance = model.default_guidance if body.guidance is None else body.guidance
     if body.negative_prompt and guidance == 1:
         raise InputError("A negative prompt needs guidance above 1.", param="negative_prompt")
-    if body.guidance_rescale and guidance == 1:
-        raise InputError("There is no guidance to rescale at 1.", param="guidance_rescale")
+    own_rescale = 0.0 if guidance == 1 else model.default_guidance_rescale
     rescale = body.guidance_rescale
     width, height = _size(body.size, model)
     seeds = _seeds(body.seed, body.n or 1)
@@ -97,7 +96,7 @@ def to_assignment(
         num_steps=effort.steps,
         guidance_scale=guidance,
         guidance_every=body.guidance_every or 1,
-        guidance_rescale=model.default_guidance_rescale if rescale is None else rescale,
+        guidance_rescale=own_rescale if rescale is None else rescale,
         width=width,
         height=height,
         scheduler=body.scheduler or model.default_scheduler,
@@ -156,6 +155,7 @@ def to_card(painters: Mapping[str, Painter], settings: Settings, loaded_at: int)
         },
         steps=model.default_steps,
         guidance=model.default_guidance,
+        guidance_rescale=model.default_guidance_rescale,
         scheduler=model.default_scheduler,
         schedulers=list(SCHEDULERS.names()),
         sizes=[f"{width}x{height}" for width, height in model.sizes],

@@ -136,7 +136,7 @@ class ImageRequest(RegionalFields):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="How far a guided prediction goes back to the spread of the unguided one, by "
+        description="How far a guided prediction goes back to the spread of the prompt's own, by "
         "default the model's; 0 is plain guidance. Needs guidance above 1.",
     )
     negative_prompt: str | None = Field(
@@ -216,6 +216,7 @@ class ImageResponse(BaseModel):
     revision: str = Field(description="Content hash of its weights and configuration.")
     steps: int = Field(description="Denoising steps.")
     guidance: float = Field(description="Guidance scale.")
+    guidance_rescale: float = Field(description="How far guidance went back, 0..1.")
     scheduler: str = Field(description="Scheduler.")
     variant: str = Field(description="Variant of the model.")
     cost_units: float = Field(description="What a quota is charged: image tokens times steps.")
@@ -262,6 +263,7 @@ class CompletedEvent(BaseModel):
     variant: str = Field(description="Variant of the model.")
     steps: int = Field(description="Denoising steps.")
     guidance: float = Field(description="Guidance scale.")
+    guidance_rescale: float = Field(description="How far guidance went back, 0..1.")
     scheduler: str = Field(description="Scheduler.")
     timings_s: dict[str, float] = Field(description="Seconds by stage, of this picture.")
     fallbacks: list[str] = Field(description="What was done otherwise than asked.")
@@ -309,6 +311,7 @@ class ModelCard(BaseModel):
     qualities: dict[str, QualityCard] = Field(description="What each level of `quality` means.")
     steps: int = Field(description="Denoising steps where a request names none.")
     guidance: float = Field(description="Guidance scale where a request names none.")
+    guidance_rescale: float = Field(description="The way back where a request names none, 0..1.")
     scheduler: str = Field(description="Scheduler where a request names none.")
     schedulers: list[str] = Field(description="Schedulers that it can run.")
     sizes: list[str] = Field(description="Sizes that it paints; the first is the default.")

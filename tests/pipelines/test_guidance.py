@@ -69,10 +69,14 @@ def test_a_rescaled_step_has_the_spread_of_its_words_alone(model: TextToImage) -
     torch.testing.assert_close(whole / whole.std(), plain / plain.std())
 
 
-@pytest.mark.parametrize("rescale", [-0.1, 1.1, float("nan")])
-def test_a_rescale_that_is_no_share_is_refused(model: TextToImage, rescale: float) -> None:
+@pytest.mark.parametrize(
+    ("rescale", "scale"), [(-0.1, 4.0), (1.1, 4.0), (float("nan"), 4.0), (0.7, 1.0)]
+)
+def test_a_rescale_that_cannot_be_is_refused(
+    model: TextToImage, rescale: float, scale: float
+) -> None:
     with pytest.raises(InputError, match="guidance_rescale") as caught:
-        model.check(replace(SPEC, guidance_rescale=rescale))
+        model.check(replace(SPEC, guidance_rescale=rescale, guidance_scale=scale))
     assert caught.value.param == "guidance_rescale"
 
 

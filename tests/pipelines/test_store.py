@@ -72,6 +72,7 @@ def test_variants_share_all_but_the_transformer(copy: Path) -> None:
     assert (teacher.default_scheduler, fast.default_scheduler) == ("dpmpp", "ddim")
     assert (teacher.default_guidance_rescale, fast.default_guidance_rescale) == (0.7, 0)
     assert teacher.own_spec("a cat").guidance_rescale == 0.7
+    assert teacher.own_spec("a cat", guidance_scale=1.0).guidance_rescale == 0  # nothing to rescale
     own = fast.own_spec("a cat", seed=3, guidance_scale=None)
     assert (own.prompt, own.seed, own.num_steps, own.scheduler) == ("a cat", 3, 4, "ddim")
     assert (own.guidance_scale, own.width, own.height) == (1, *fast.sizes[0])
