@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import distill_cifar10
-from cli.students import examples, is_main_process, show_table, steps_from, tell
+from cli.examples import examples
+from cli.students import is_main_process, show_table, steps_from, tell
 from core.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.students import examples, show_table, steps_from, tell
+from cli.examples import examples
+from cli.students import show_table, steps_from, tell
 
 app = typer.Typer(
     help="The second ground: photos of 32 x 32 pixels, given as a file of JPEGs.",

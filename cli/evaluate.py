@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.evaluate_regional import probe, regional
+from cli.examples import examples
 from core.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Measure: the judge on scenes whose truth is known, and a model by the judge.",
+    epilog=examples(
+        "fewstroke evaluate judge --num-scenes 60",
+        "fewstroke evaluate model --variant teacher --num-prompts 24 --sheet failures.png",
+        again=False,
+    ),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -6,24 +6,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cli.examples import AGAIN
 from core.errors import InputError
 
 if TYPE_CHECKING:
     from distill.teach import Student
     from evaluation.distances import Distance
-
-AGAIN = "The same command again goes on where it was stopped."
-
-
-def examples(*commands: str, again: bool = True) -> str:
-    """Return commands as the end of a help page.
-
-    Args:
-        commands: As typed, each with a few words behind it if need be.
-        again: Whether to say that the same command resumes.
-    """
-    shown = [f"[cyan]{command}[/cyan]" for command in commands]
-    return "\n\n".join(["[bold]Examples[/bold]", *shown, *([AGAIN] if again else [])])
 
 
 def steps_from(text: str) -> tuple[int, ...]:

@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
+from cli.examples import examples
+
 app = typer.Typer(
     help="Train the base model: first the autoencoder, then the teacher.",
+    epilog=examples(
+        "fewstroke train autoencoder --recipe cpu",
+        "fewstroke train teacher --recipe cpu --publish checkpoints/my-scenes",
+        "fewstroke train preview --publish checkpoints/my-scenes",
+    ),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

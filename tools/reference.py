@@ -44,7 +44,11 @@ def _commands() -> Iterator[str]:
         yield "\n".join(["```text", usage, *_columns(filter(None, records)), "```\n"])
         if command.epilog:
             lines = [line.strip() for line in _plain(command.epilog).splitlines() if line.strip()]
-            yield "\n".join([f"{lines[0]}:\n", "```text", *lines[1:], "```\n"])
+            title, *examples = lines
+            if not examples:  # "Example: the command"
+                title, example = title.split(": ", 1)
+                examples = [example]
+            yield "\n".join([f"{title}:\n", "```text", *examples, "```\n"])
 
 
 def _errors() -> Iterator[str]:
