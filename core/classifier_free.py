@@ -1,5 +1,6 @@
 """Classifier-free guidance, the same in serving and in teaching."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,5 +31,7 @@ def guided(
     if not rescale:
         return moved
     dims = (-3, -2, -1)
-    spread = with_words.std(dim=dims, keepdim=True) / moved.std(dim=dims, keepdim=True)
+    # A prediction that is the same everywhere, such as an untrained network's, has no spread.
+    found = moved.std(dim=dims, keepdim=True).clamp(min=torch.finfo(moved.dtype).tiny)
+    spread = with_words.std(dim=dims, keepdim=True) / found
     return moved * (1 + rescale * (spread - 1))

@@ -76,6 +76,8 @@ class PromptEncoder:
             text: A prompt.
         """
         unknown = self._tokenizer.unk_token_id
+        if unknown not in self._token_ids(normalised(text)):
+            return []
         words = dict.fromkeys(re.findall(r"[^\W_]+", normalised(text)))
         return [word for word in words if unknown in self._token_ids(word)]
 

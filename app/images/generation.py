@@ -262,7 +262,6 @@ async def prepare(asked: Asked, service: Service) -> Context:
     body = await planned(body, service)
     assignment = await asyncio.to_thread(to_assignment, body, service.painters, settings)
     first = assignment.specs[0]
-    painter = service.painters[assignment.effort.variant]
     log.info(
         "generation",
         num_images=len(assignment.specs),
@@ -280,7 +279,7 @@ async def prepare(asked: Asked, service: Service) -> Context:
         assignment=assignment,
         safety_identifier=body.safety_identifier or body.user or None,
         revised_prompt=revised_prompt(first),
-        notes=spec_notes(first, painter.unknown_words),
+        notes=spec_notes(first, assignment.painter.unknown_words),
     )
 
 

@@ -85,21 +85,19 @@ def to_assignment(
     guidance = model.default_guidance if body.guidance is None else body.guidance
     if body.negative_prompt and guidance == 1:
         raise InputError("A negative prompt needs guidance above 1.", param="negative_prompt")
-    own_rescale = 0.0 if guidance == 1 else model.default_guidance_rescale
-    rescale = body.guidance_rescale
     width, height = _size(body.size, model)
     seeds = _seeds(body.seed, body.n or 1)
-    first = GenerationSpec(
-        prompt=body.prompt,
-        negative_prompt=body.negative_prompt or "",
+    first = model.own_spec(
+        body.prompt,
+        negative_prompt=body.negative_prompt,
         seed=seeds[0],
         num_steps=effort.steps,
         guidance_scale=guidance,
-        guidance_every=body.guidance_every or 1,
-        guidance_rescale=own_rescale if rescale is None else rescale,
+        guidance_every=body.guidance_every,
+        guidance_rescale=body.guidance_rescale,
         width=width,
         height=height,
-        scheduler=body.scheduler or model.default_scheduler,
+        scheduler=body.scheduler,
     )
     first = with_regions(first, body, model.region_defaults)
     specs = tuple(replace(first, seed=seed) for seed in seeds)

@@ -31,3 +31,8 @@ def test_each_picture_is_rescaled_by_its_own_spread() -> None:
     both = guided(WORDS, WITHOUT, scale=4.0, rescale=0.7)
     for place, alone in enumerate(zip(WORDS, WITHOUT, strict=True)):
         torch.testing.assert_close(both[place], guided(*alone, scale=4.0, rescale=0.7))
+
+
+def test_a_prediction_without_spread_stays_as_it_is() -> None:
+    flat = torch.zeros_like(WORDS)
+    assert torch.equal(guided(flat, flat, scale=4.0, rescale=0.7), flat)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.errors import CheckpointError, NumericsError
+from core.errors import CheckpointError, InputError, NumericsError, UnknownNameError
 from core.seeding import torch_generator
 from distill.methods.consistency import ConsistencyMethod
 from distill.methods.progressive import ProgressiveMethod
 from distill.methods.rcfd import ClassifierFeatureMethod
-from distill.methods.rdd import RelationalMethod, RelationalSettings
+from distill.methods.rdd import RelationalMethod, RelationalSettings, new_projector
 from distill.sampling import sample
 from distill.stages import Stage
 from tests.distill.conftest import (
@@ -24,6 +24,7 @@ from tests.distill.conftest import (
     tiny_task,
 )
 from training.loop import run
+from training.losses.relational import row_kl
 
 STAGE = Stage(num_steps=2, teacher_steps=8, guidance=2.0)
 TINY_QUEUE = {"capacity": 40, "num_contrasts": 10, "num_fresh": 16}
@@ -154,3 +155,115 @@ def test_the_teachers_target_is_where_its_own_sampling_leads(noise, rescale):
         seeds=seeds,
     )
     torch.testing.assert_close(pair.teacher, painted, atol=1e-3, rtol=1e-3)
+
+
+def test_a_student_that_hits_every_target_paints_its_teachers_pictures(noise):
+    # one student step equals two of the teacher's when the believed picture is the target
+    method = make("progressive", noise, stage=Stage(num_steps=4, teacher_steps=8))
+    batch = pixel_batch(0)
+    drawn = replace(method.draw(batch, torch_generator(0)), places=torch.tensor([0, 1, 2, 3, 1, 2]))
+    pair = method.whole_steps(batch, drawn)
+    ends = noise.grid(4)[drawn.places + 1]
+    noisy = noise.mix(batch["pixels"], drawn.noise, pair.times)
+    words, nothing = tiny_task().heard(batch)
+    walked = method.walk(noisy, drawn.places * 2, 2, words, nothing)
+    jumped = noise.jump(noisy, pair.teacher, pair.times, ends)
+    torch.testing.assert_close(jumped, walked, atol=1e-4, rtol=1e-4)
+
+
+def test_the_larger_of_picture_and_noise_error_is_descended(noise):
+    method = make("progressive", noise)
+    batch = pixel_batch(0)
+    pair = method.whole_steps(batch, method.draw(batch, torch_generator(0)))
+    signal, spread = noise.at(pair.times)
+    of_picture = (pair.student - pair.teacher).square().mean(dim=(1, 2, 3))
+    of_noise = ((signal / spread) ** 2).flatten() * of_picture
+    expected = torch.maximum(of_picture, of_noise).mean()
+    torch.testing.assert_close(method.squared_error(pair), expected)
+
+
+def test_a_sharper_teacher_is_the_only_difference_of_rcfd_from_plain_divergence(noise):
+    features = TinyFeatures()
+    method = make("rcfd", noise, features=features)
+    batch, generator = pixel_batch(0), torch_generator(0)
+    drawn = method.draw(batch, generator)
+    pair = method.whole_steps(batch, drawn)
+    taught, seen = features(pair.teacher).vector, features(pair.student).vector
+    expected = row_kl(seen, taught / 0.9, reduction="row_mean")
+    torch.testing.assert_close(method.learn(batch, drawn, generator).loss, expected)
+
+
+ABLATIONS = {
+    "squared": {"squared": 1.0, "cfd": 0.0, "intra": 0.0, "memory": 0.0},
+    "cfd": {"squared": 0.0, "cfd": 1.0, "intra": 0.0, "memory": 0.0},
+}
+
+
+@pytest.mark.parametrize(("weights", "twin"), [("squared", "progressive"), ("cfd", "rcfd")])
+def test_rdd_with_one_term_is_the_method_of_that_term(weights, twin, noise):
+    methods = (make("rdd", noise, **ABLATIONS[weights]), make(twin, noise))
+    outputs = [each.step("distill", pixel_batch(0), torch_generator(0)).loss for each in methods]
+    torch.testing.assert_close(*outputs)
+
+
+def test_the_queue_fills_with_the_teachers_pixels(noise, tmp_path):
+    method = make("rdd", noise)
+    run(method, pixel_batch, loop_config(2), tmp_path)
+    assert int(method.queue.num_filled) == 32
+    torch.testing.assert_close(method.queue.rows.norm(dim=-1), torch.ones(40))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["queue_fill"] for row in rows if "queue_fill" in row] == pytest.approx([0, 0.4])
+
+
+def test_a_pixel_of_the_paper_is_one_pictures_and_one_of_the_release_is_many_pictures(noise):
+    maps = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 6, 2, 2) + 1  # picture k is all k + 1
+    maps = maps * (1 + torch.arange(6.0).view(1, 6, 1, 1))  # channels differ, so cosines can tell
+    rows = {
+        queue: make("rdd", noise, queue=queue, num_fresh=1000)._newest(maps, torch_generator(0))
+        for queue in ("paper", "release")
+    }
+    shape = torch.arange(1.0, 7.0)
+    cosines = {q: torch.nn.functional.cosine_similarity(r, shape, dim=1) for q, r in rows.items()}
+    assert float(cosines["paper"].min()) > 0.999
+    assert float(cosines["release"].max()) < 0.999
+
+
+def test_contrasts_of_the_paper_change_and_those_of_the_release_stay(noise):
+    def losses(queue):
+        method = make("rdd", noise, queue=queue, **ABLATIONS["cfd"] | {"memory": 1.0, "cfd": 0.0})
+        batch = pixel_batch(0)
+        drawn = method.draw(batch, torch_generator(0))
+        return [float(method.learn(batch, drawn, torch_generator(s)).loss.detach()) for s in (1, 2)]
+
+    paper, release = losses("paper"), losses("release")
+    assert paper[0] != paper[1]
+    assert release[0] == release[1]
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(UnknownNameError, match="paper, release"):
+        RelationalSettings(queue="ring")
+    with pytest.raises(InputError, match="below 0"):
+        RelationalSettings(cfd=-1.0)
+    with pytest.raises(InputError, match="one above"):
+        RelationalSettings(cfd=0.0, intra=0.0, memory=0.0)
+    with pytest.raises(InputError, match="above 0"):
+        RelationalSettings(temperature=0.0)
+
+
+def test_a_projector_is_a_function_of_its_seed():
+    assert same(state(new_projector(6, seed=1)), state(new_projector(6, seed=1)))
+    assert not same(state(new_projector(6, seed=1)), state(new_projector(6, seed=2)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+def test_fused_networks_find_the_same_errors(noise):
+    plain, quick = make("progressive", noise), make("progressive", noise)
+    quick.fuse()
+    found = [
+        each.step("distill", pixel_batch(0), torch_generator(0, "fused")).loss
+        for each in (plain, quick)
+    ]
+    torch.testing.assert_close(found[1], found[0])
+    found[1].backward()
+    assert all(w.grad is not None for w in quick.roles["student"].parameters())

@@ -10,7 +10,7 @@ from pipelines.text_to_image import TextToImage
 
 @pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this session's compiled networks are kept."""
+    """Where compiled networks are kept while these tests run."""
     return tmp_path_factory.mktemp("compiled")
 
 
