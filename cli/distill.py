@@ -59,6 +59,13 @@ Features = Annotated[
         show_default="runs/classifier/classifier where the method needs one",
     ),
 ]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of an earlier student's transformer: the first student learns on from it.",
+        show_default="the teacher's weights",
+    ),
+]
 Minutes = Annotated[float | None, typer.Option(help="Stop after this long, with a checkpoint.")]
 Publish = Annotated[
     bool, typer.Option("--publish", help="Add the students to the checkpoint as variants.")
@@ -88,6 +95,7 @@ _METHODS = {
             "fewstroke distill rdd --from teacher --steps 8,4,2,1 --publish --default 4",
             "fewstroke distill rdd --steps 4 --ablation is --run-dir runs/is-alone",
             "fewstroke distill rdd --set queue=release --run-dir runs/as-released",
+            "fewstroke distill rdd --start-from runs/distill-rdd/8-steps/student --run-dir runs/on",
             "accelerate launch --multi_gpu --num_processes 2 -m cli.main distill rdd",
         ),
     ),
@@ -110,11 +118,18 @@ def _command(method: str) -> Callable[..., None]:
         features: Features = None,
         run_dir: RunDir = None,
         latents: Latents = KEPT_LATENTS,
+        start_from: StartFrom = None,
         minutes: Minutes = None,
         publish: Publish = False,
         default: Default = None,
     ) -> None:
-        from distill.captioned import features_of, ground_of, latents_of, load_teacher
+        from distill.captioned import (
+            features_of,
+            ground_of,
+            latents_of,
+            load_student,
+            load_teacher,
+        )
         from distill.recipes import WAYS, loop_of, method_maker, recipe_settings, stages_of
         from distill.teach import teach
 
@@ -124,6 +139,7 @@ def _command(method: str) -> Callable[..., None]:
         _check_default(default, counts)
         checkpoint = open_teacher(model, teacher)
         networks = load_teacher(checkpoint.root, checkpoint.transformer)
+        earlier = None if start_from is None else load_student(networks, start_from)
         chosen = (features or CLASSIFIER) if WAYS.get(method).needs_features else None
         network = features_of(chosen, networks)
         source, encoder = latents_of(
@@ -142,6 +158,7 @@ def _command(method: str) -> Callable[..., None]:
             loop_of(settings, minutes=minutes),
             home,
             settings={"method": method, "features": chosen, **asdict(settings)},
+            start_from=earlier,
         )
         tell(students, len(stages), home)
         if students and is_main_process():

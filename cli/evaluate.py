@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evaluation.intervals import Rate
+    from evaluation.second_judge import DetectorJudge
     from pipelines.model_info import ModelInfo
     from pipelines.spec import GenerationSpec
-    from scenes.readings import Judge
 
 app = typer.Typer(
     help="Measure: the judge on scenes whose truth is known, and a model by the judge.",
@@ -81,7 +81,7 @@ def model(
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of failures, PNG.")] = None,
     second_judge: Annotated[
         Path | None,
-        typer.Option(help="Folder of a classifier that reads all pictures again, cell by cell."),
+        typer.Option(help="Folder of a detector (fewstroke train detector) that reads all again."),
     ] = None,
     output: Output = None,
 ) -> None:
@@ -111,9 +111,12 @@ def model(
     if second is not None:
         from evaluation.second_judge import agreement
 
-        agreed = agreement(judged, second)
-        _show("A second judge", {"says the same": agreed})
-        figures[f"{prefix}second_judge_agreement"] = agreed.value
+        both = agreement(judged, second)
+        _show("A second judge", {"is sure": both.decided, "then says the same": both.same})
+        figures |= {
+            f"{prefix}second_judge_decided": both.decided.value,
+            f"{prefix}second_judge_agreement": both.same.value,
+        }
     if output is not None:
         made = painter.info.origin.get("metrics")
         if isinstance(made, Mapping):
@@ -235,14 +238,14 @@ def _merge(output: Path, figures: "Mapping[str, object]") -> None:
     typer.echo(f"Merged into {output}")
 
 
-def _open_second_judge(folder: Path, model: str) -> "Judge":
-    from distill.features import load_classifier
-    from evaluation.second_judge import CellJudge
+def _open_second_judge(folder: Path, model: str) -> "DetectorJudge":
+    from evaluation.detector import load_detector
+    from evaluation.second_judge import DetectorJudge
     from pipelines.components import load_components
     from pipelines.store import open_checkpoint
 
     autoencoder = load_components(open_checkpoint(model), device="cpu").vae
-    return CellJudge(load_classifier(folder), autoencoder)
+    return DetectorJudge(load_detector(folder), autoencoder)
 
 
 def _open_autoencoder(folder: Path) -> "nn.Module":

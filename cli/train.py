@@ -13,6 +13,7 @@ app = typer.Typer(
         "fewstroke train autoencoder --recipe cpu",
         "fewstroke train teacher --recipe cpu --publish checkpoints/my-scenes",
         "fewstroke train preview --publish checkpoints/my-scenes",
+        "fewstroke train detector --autoencoder checkpoints/my-scenes/vae",
     ),
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -116,3 +117,29 @@ def teacher(
         start_from=start_from,
     )
     typer.echo(f"Checkpoint with averaged weights: {folder}")
+
+
+@app.command(
+    epilog="Example: [bold]fewstroke train detector --run-dir runs/detector[/bold]. "
+    "The same command again resumes."
+)
+def detector(
+    *,
+    recipe: Recipe = "cpu",
+    run_dir: RunDir = Path("runs/detector"),
+    autoencoder_dir: Annotated[
+        Path, typer.Option("--autoencoder", help="Autoencoder whose latents it learns.")
+    ] = Path("checkpoints/emoji-scenes/vae"),
+    latents: Annotated[
+        Path, typer.Option(help="Where encoded scenes are kept; missing ones are drawn.")
+    ] = Path("runs/latents"),
+    changes: Set = None,
+    minutes: Minutes = None,
+) -> None:
+    """Train the detector that `evaluate model --second-judge` reads pictures with."""
+    from evaluation.detector_training import train_detector
+
+    folder = train_detector(
+        recipe, run_dir, autoencoder_dir, changes or [], latents=latents, minutes=minutes
+    )
+    typer.echo(f"Detector with averaged weights: {folder}")

@@ -119,6 +119,38 @@ def load_teacher(checkpoint: Path, transformer: Path) -> Teacher:
     )
 
 
+def load_student(teacher: Teacher, folder: Path) -> PixArtTransformer2DModel:
+    """Load an earlier student of a teacher's shape, to learn on.
+
+    Args:
+        teacher: Whose shape it must have.
+        folder: Of a diffusers transformer.
+
+    Raises:
+        CheckpointError: If there is none, or it has another shape.
+    """
+    try:
+        student = PixArtTransformer2DModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} holds no transformer to start from ({error}): give the folder of a student, "
+            "such as runs/distill-rdd/8-steps/student.",
+            param="start_from",
+        ) from error
+    shapes = [
+        {name: weight.shape for name, weight in network.state_dict().items()}
+        for network in (student, teacher.transformer)
+    ]
+    if shapes[0] != shapes[1]:
+        raise CheckpointError(
+            f"{folder} is no student of this teacher: its weights have other shapes.",
+            param="start_from",
+        )
+    return student.eval()
+
+
 def latents_of(
     teacher: Teacher, folder: Path, *, num_scenes: int, batch_size: int, seed: int
 ) -> tuple[LatentSource, str]:

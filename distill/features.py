@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -271,7 +272,7 @@ def load_classifier(folder: Path) -> Classifier:
             shape[name] = tuple(shape[name])
         classifier = Classifier(ClassifierShape(**shape))
         load_model(classifier, folder / "classifier.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} holds no classifier that can be read ({error}). Train one: "
             "fewstroke distill classifier",

@@ -71,10 +71,12 @@ def teach(
     run_dir: Path,
     *,
     settings: Mapping[str, Any],
+    start_from: ModelMixin | None = None,
 ) -> list[Student]:
     """Teach one student after another, resuming wherever an earlier call was stopped.
 
-    A student starts with the weights of the one before it, the first with the teacher's.
+    A student starts with the weights of the one before it, the first with the teacher's or with
+    those of an earlier student that learns on.
 
     Args:
         ground: Teacher, data, schedule.
@@ -84,14 +86,16 @@ def teach(
         run_dir: Folder of the distillation: one folder per stage, and plan.json.
         settings: Everything else that decides the outcome. A folder that was begun with others is
             a CheckpointError.
+        start_from: Gives the first student its weights; None for the teacher.
 
     Returns:
         The students that are finished; fewer than the stages if time ran out.
     """
-    _keep_plan(
-        run_dir, ground.teacher, stages, _deciding(settings) | {"loop": _deciding(asdict(loop))}
-    )
-    started, finished, before = monotonic(), list[Student](), ground.teacher
+    plan = _deciding(settings) | {"loop": _deciding(asdict(loop))}
+    if start_from is not None:
+        plan["start_from"] = weights_digest(start_from)
+    _keep_plan(run_dir, ground.teacher, stages, plan)
+    started, finished, before = monotonic(), list[Student](), start_from or ground.teacher
     for stage in stages:
         home = run_dir / f"{stage.num_steps}-steps"
         teacher = before if stage.is_chained else ground.teacher

@@ -1,57 +1,89 @@
-"""A second judge, built otherwise: a trained network names noun and colour cell by cell.
+"""A second judge, built otherwise: a trained detector names objects, their colours and places.
 
 `scenes.judge` compares pixels with every look that it knows; this one has learned from examples and
 knows no looks. Where two judges so different agree, neither is fooled by its own weakness alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from scipy import ndimage
+import torch.nn.functional as F
+from jaxtyping import UInt8
 from torch import Tensor
 
 from core.errors import InputError
-from distill.features import Classifier
+from evaluation.detector import LOOK_WORDS, Detector, Seen
 from evaluation.intervals import Rate, wilson
 from evaluation.model import Judged
-from evaluation.predicates import satisfies
+from evaluation.predicates import Item, satisfies
 from scenes.compose import Box
-from scenes.readings import Judge, Reading, SeenObject, look_word, size_word
-from scenes.vocabulary import CANVAS_PX, COLORS, NOUNS
+from scenes.readings import Reading, SeenObject, box_iou, size_word
+from scenes.vocabulary import CANVAS_PX, NOUNS
 from training.autoencoder import to_tensor
 from training.data import encoder_name
 
-# A thing is there where the network believes so at least this much, summed over its cells.
-MIN_EVIDENCE = 0.75
+# An object is there where the detector believes so at least this much.
+MIN_BELIEF = 0.35
+# Whoever believes as much as the first is lenient, as much as the second strict; where these two
+# would call a picture differently, the judge says nothing.
+BELIEFS = (0.2, 0.55)
+# Two boxes that share so much are one object.
+ONE_OBJECT_IOU = 0.55
 
 
-class CellJudge:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How two judges of the same pictures stand to each other.
+
+    Attributes:
+        decided: How often the second one is sure enough to say something.
+        same: How often it then says what the first one says.
+    """
+
+    decided: Rate
+    same: Rate
+
+
+@runtime_checkable
+class Opinion(Protocol):
+    """Says whether a picture shows what was asked for, or nothing."""
+
+    def verdict(self, image: UInt8[np.ndarray, "h w 3"], item: Item) -> bool | None:
+        """Return whether it does; None if unsure.
+
+        Args:
+            image: RGB, CANVAS_PX square.
+            item: What was asked for.
+        """
+
+
+class DetectorJudge:
     """Reads objects, their colours and places; backdrops and styles it knows nothing of.
 
     Args:
-        classifier: Dense, of latent scenes, from `fewstroke distill classifier`.
-        autoencoder: The one whose latents the classifier knows.
+        detector: From `fewstroke train detector`.
+        autoencoder: The one whose latents the detector knows.
 
     Raises:
-        InputError: If the classifier is of another kind or of another autoencoder.
+        InputError: If the detector is of another autoencoder.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        detector: Detector,
         autoencoder: Any,  # noqa: ANN401 - a diffusers autoencoder
     ) -> None:
-        shape, encoder = classifier.shape, encoder_name(autoencoder)
-        if not shape.is_dense or shape.trained_on != encoder:
+        encoder = encoder_name(autoencoder)
+        if detector.shape.trained_on != encoder:
             raise InputError(
-                f"The classifier knows {shape.trained_on}, the model's latents are of {encoder}: "
-                "train one on them (fewstroke distill classifier).",
+                f"The detector knows latents of {detector.shape.trained_on}, the model's are of "
+                f"{encoder}: train one on them (fewstroke train detector).",
                 param="second_judge",
             )
-        self._classifier, self._autoencoder = classifier, autoencoder
+        self._detector, self._autoencoder = detector, autoencoder
         self._scale = float(autoencoder.config["scaling_factor"])
 
     def read(self, image: UInt8[np.ndarray, "h w 3"]) -> Reading:
@@ -60,72 +92,78 @@ class CellJudge:
         Args:
             image: RGB, CANVAS_PX square.
         """
-        nouns, colors = self._beliefs(image)
-        named = nouns.argmax(axis=-1)
-        objects = []
-        for noun in np.unique(named[named > 0]):
-            parts, count = ndimage.label(named == noun)
-            for part in range(1, count + 1):
-                cells = parts == part
-                if nouns[cells][:, noun].sum() >= MIN_EVIDENCE:
-                    objects.append(_seen(int(noun), cells, nouns, colors))
-        return Reading(objects=tuple(objects), background=None, style=None, detail=None)
+        return reading_of(self._look(image), MIN_BELIEF)
+
+    def verdict(self, image: UInt8[np.ndarray, "h w 3"], item: Item) -> bool | None:
+        """Return whether a picture shows what was asked for; None where that hangs on a belief.
+
+        Args:
+            image: RGB, CANVAS_PX square.
+            item: What was asked for.
+        """
+        seen = self._look(image)
+        lenient, strict = (satisfies(reading_of(seen, belief), item) for belief in BELIEFS)
+        return lenient if lenient == strict else None
 
     @torch.inference_mode()
-    def _beliefs(
-        self, image: UInt8[np.ndarray, "h w 3"]
-    ) -> tuple[Float[np.ndarray, "c c n"], Float[np.ndarray, "c c k"]]:
+    def _look(self, image: UInt8[np.ndarray, "h w 3"]) -> Seen:
         encoded = self._autoencoder.encode(to_tensor(np.ascontiguousarray(image)[None]))
         latent: Tensor = (
             encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
         )
-        answers = self._classifier.answers(latent.float() * self._scale)
-        side = round(len(answers[0]) ** 0.5)
-        nouns, colors = (
-            answer.softmax(-1).unflatten(0, (side, side)).numpy() for answer in answers
+        answers: Seen = self._detector(latent.float() * self._scale)
+        return answers
+
+
+def reading_of(seen: Seen, min_belief: float) -> Reading:
+    """Return the objects that a detector believes in.
+
+    Args:
+        seen: Its answers for one picture.
+        min_belief: How much it must believe, 0..1.
+    """
+    beliefs, kinds = seen.nouns[0].sigmoid().max(dim=0)
+    is_peak = beliefs == F.max_pool2d(beliefs[None], 3, stride=1, padding=1)[0]
+    places = (is_peak & (beliefs >= min_belief)).nonzero().tolist()
+    looks = seen.looks[0].softmax(dim=0)
+    objects: list[SeenObject] = []
+    for down, across in sorted(places, key=lambda place: -float(beliefs[tuple(place)])):
+        box = _box(seen.boxes[0, :, down, across].tolist(), down, across, len(beliefs))
+        if any(box_iou(box, other.box) > ONE_OBJECT_IOU for other in objects):
+            continue
+        by_chance, look = looks[:, down, across].max(dim=0)
+        longer = max(box.x1 - box.x0, box.y1 - box.y0) * CANVAS_PX
+        objects.append(
+            SeenObject(
+                noun=list(NOUNS)[int(kinds[down, across])],
+                color=LOOK_WORDS[int(look)],
+                color_is_sure=bool(by_chance >= min_belief),
+                size=size_word(round(longer)),
+                box=box,
+                z=0,
+                unexplained=1 - float(beliefs[down, across]),
+            )
         )
-        return nouns, colors
+    return Reading(objects=tuple(objects), background=None, style=None, detail=None)
 
 
-def agreement(judged: Sequence[Judged], second: Judge) -> Rate:
+def agreement(judged: Sequence[Judged], second: Opinion) -> Agreement:
     """Return how often a second judge calls right what the first does, and wrong what it does.
 
     Args:
         judged: Pictures that the first judge has read.
         second: Reads the same pictures again.
     """
-    same = sum(
-        satisfies(second.read(np.asarray(each.image)), each.item) == each.is_right
-        for each in judged
-    )
-    return wilson(same, len(judged))
+    verdicts = [second.verdict(np.array(each.image), each.item) for each in judged]
+    said = [
+        verdict == each.is_right
+        for verdict, each in zip(verdicts, judged, strict=True)
+        if verdict is not None
+    ]
+    return Agreement(decided=wilson(len(said), len(judged)), same=wilson(sum(said), len(said)))
 
 
-def _seen(
-    noun: int,
-    cells: np.ndarray,
-    nouns: Float[np.ndarray, "c c n"],
-    colors: Float[np.ndarray, "c c k"],
-) -> SeenObject:
-    word = list(NOUNS)[noun - 1]
-    # Index 0 is ground and 1 the object's own look, as scenes.layout counts.
-    shares = colors[cells][:, 1:].sum(axis=0)
-    shade = int(shares.argmax())
-    rows, columns = np.nonzero(cells)
-    side = len(cells)
-    box = Box(
-        x0=float(columns.min()) / side,
-        y0=float(rows.min()) / side,
-        x1=float(columns.max() + 1) / side,
-        y1=float(rows.max() + 1) / side,
-    )
-    longer = max(box.x1 - box.x0, box.y1 - box.y0) * CANVAS_PX
-    return SeenObject(
-        noun=word,
-        color=look_word(word, None if shade == 0 else list(COLORS)[shade - 1]),
-        color_is_sure=True,
-        size=size_word(round(longer)),
-        box=box,
-        z=0,
-        unexplained=float(1 - nouns[cells][:, noun].mean()),
-    )
+def _box(numbers: Sequence[float], down: int, across: int, num_cells: int) -> Box:
+    right, below, width, height = numbers
+    x, y = (across + 0.5) / num_cells + right, (down + 0.5) / num_cells + below
+    return Box(x0=x - width / 2, y0=y - height / 2, x1=x + width / 2, y1=y + height / 2)

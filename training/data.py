@@ -72,7 +72,7 @@ class LatentSource:
         self._shard_scenes = shard_scenes
 
     def __call__(self, step: int) -> Batch:
-        """Return the latents, captions and layouts of a step.
+        """Return the latents, captions and layouts of a step, and the seeds of their scenes.
 
         Args:
             step: From 0.
@@ -92,6 +92,7 @@ class LatentSource:
             "latents": torch.from_numpy(latents).float(),
             "layouts": torch.from_numpy(layouts).long(),
             "captions": captions,
+            "seeds": torch.from_numpy(rows),
         }
 
     def with_batch_size(self, batch_size: int) -> "LatentSource":

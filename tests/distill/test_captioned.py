@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from dataclasses import asdict, replace
 
 import pytest
@@ -10,6 +11,7 @@ from distill.captioned import (
     features_of,
     ground_of,
     latents_of,
+    load_student,
     load_teacher,
     unseen_scenes,
 )
@@ -42,18 +44,57 @@ def settings_for(method, *changes):
     return recipe_settings("cpu", [*TINY_RUN, *TINY_QUEUE, *changes], method=method)
 
 
-def taught(teacher, source, run_dir, *, method="rdd", steps=(2, 1), minutes=None, changes=()):
+def taught(
+    teacher,
+    source,
+    run_dir,
+    *,
+    method="rdd",
+    steps=(2, 1),
+    minutes=None,
+    changes=(),
+    start_from=None,
+):
     settings = settings_for(method, *changes)
     features = features_of("teacher", teacher) if method in {"rdd", "rcfd"} else None
     ground = ground_of(teacher, source, features=features, encoder="made-up")
     maker = method_maker(method, ground, settings, features)
     loop = replace(loop_of(settings, minutes=minutes), sample_every=1000)
     stages = stages_of(method, steps, settings)
-    return teach(ground, stages, maker, loop, run_dir, settings=asdict(settings))
+    return teach(
+        ground, stages, maker, loop, run_dir, settings=asdict(settings), start_from=start_from
+    )
 
 
 def weights(students):
     return [load_file(s.folder / "diffusion_pytorch_model.safetensors") for s in students]
+
+
+@pytest.mark.usefixtures("two_sample_prompts")
+def test_a_first_student_learns_on_from_an_earlier_one(teacher, source, tmp_path):
+    earlier = deepcopy(teacher.transformer)
+    with torch.no_grad():
+        for weight in earlier.parameters():
+            weight.add_(0.01)
+    earlier.save_pretrained(tmp_path / "earlier")
+    still = ("learning_rate=1e-12", "num_steps=1")
+    before = load_student(teacher, tmp_path / "earlier")
+    (student,) = weights(
+        taught(teacher, source, tmp_path / "run", steps=(2,), changes=still, start_from=before)
+    )
+    for name, weight in earlier.state_dict().items():
+        assert torch.allclose(student[name], weight, atol=1e-6), name
+    with pytest.raises(CheckpointError, match="begun with other start_from"):
+        taught(teacher, source, tmp_path / "run", steps=(2,), changes=still)
+
+
+def test_what_is_no_student_of_the_teacher_is_refused(teacher, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no transformer to start from"):
+        load_student(teacher, tmp_path)
+    config = dict(teacher.transformer.config) | {"num_layers": 1}
+    type(teacher.transformer).from_config(config).save_pretrained(tmp_path / "smaller")
+    with pytest.raises(CheckpointError, match="weights have other shapes"):
+        load_student(teacher, tmp_path / "smaller")
 
 
 @pytest.mark.slow

@@ -106,6 +106,9 @@ def test_a_folder_without_classifier_says_how_to_train_one(tmp_path):
     with pytest.raises(CheckpointError, match="fewstroke distill classifier"):
         load_classifier(tmp_path)
     save_classifier(tiny_classifier(), tmp_path, metrics={})
+    (tmp_path / "classifier.safetensors").write_bytes(b"half of it")
+    with pytest.raises(CheckpointError, match="no classifier"):
+        load_classifier(tmp_path)
     (tmp_path / "classifier.json").write_text('{"shape": {"channels": 4}}')
     with pytest.raises(CheckpointError, match="no classifier"):
         load_classifier(tmp_path)

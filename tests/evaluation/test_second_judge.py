@@ -5,19 +5,48 @@ import pytest
 import torch
 from PIL import Image
 
-from core.errors import InputError
-from distill.classifier import latent_classifier
-from distill.features import Classifier
+from core.errors import CheckpointError, InputError
+from evaluation.detector import (
+    LOOK_WORDS,
+    Detector,
+    DetectorShape,
+    Seen,
+    detection_loss,
+    load_detector,
+    save_detector,
+    targets_of,
+)
+from evaluation.detector_training import DetectorMethod, names_all
 from evaluation.model import Judged
-from evaluation.predicates import satisfies
 from evaluation.prompts_from_scenes import items
-from evaluation.second_judge import CellJudge, agreement
-from scenes.compose import render, sample_scene
-from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES, layout
-from scenes.readings import Reading, box_iou, look_word
+from evaluation.second_judge import DetectorJudge, agreement, reading_of
+from scenes.compose import sample_scene
+from scenes.readings import Reading
+from scenes.vocabulary import NOUNS
 from tests.world import SHEET
 from training.autoencoder import new_autoencoder
-from training.data import LAYOUT_CELLS, encoder_name
+from training.data import encoder_name
+
+CELLS = 16
+BLANK = Image.new("RGB", (128, 128))
+
+
+def scene(seed):
+    return sample_scene(seed, split="train", sheet=SHEET)
+
+
+def knowing(truth, *, belief=0.95):
+    """Return the answers of a detector that knows a scene and believes in each object so much."""
+    wanted = targets_of([truth], CELLS)
+    nouns = torch.logit(wanted.nouns * belief, eps=1e-4)
+    looks = torch.zeros(1, len(LOOK_WORDS), CELLS, CELLS)
+    boxes = torch.zeros(1, 4, CELLS, CELLS)
+    for (row, down, across), look, box in zip(
+        wanted.places.tolist(), wanted.looks, wanted.boxes, strict=True
+    ):
+        looks[row, look, down, across] = 20
+        boxes[row, :, down, across] = box
+    return Seen(nouns, looks, boxes)
 
 
 @pytest.fixture(scope="module")
@@ -28,69 +57,108 @@ def autoencoder():
     return made
 
 
-@pytest.fixture(scope="module")
-def sheet():
-    return SHEET
+def new_detector(autoencoder, width=16):
+    torch.manual_seed(0)
+    return Detector(
+        DetectorShape(channels=12, width=width, trained_on=encoder_name(autoencoder))
+    ).eval()
 
 
-class Knowing(Classifier):
-    """Answers with the truth of one scene, as a perfect classifier would."""
-
-    def __init__(self, scene, sheet, autoencoder):
-        shape = latent_classifier(
-            channels=12, widths=(8,), num_blocks=1, trained_on=encoder_name(autoencoder)
-        ).shape
-        super().__init__(shape)
-        self._truth = torch.from_numpy(layout(scene, sheet, num_cells=LAYOUT_CELLS)).long()
-
-    def answers(self, pictures):
-        assert pictures.shape == (1, 12, 16, 16)
-        nouns, colors = self._truth.flatten(0, 1).unbind(-1)
-        counts = (NUM_NOUN_CLASSES, NUM_COLOR_CLASSES)
-        return tuple(
-            20.0 * torch.nn.functional.one_hot(rows, count).float()
-            for rows, count in zip((nouns, colors), counts, strict=True)
-        )
+def test_perfect_answers_read_every_object_with_colour_and_place():
+    seen = [names_all(reading_of(knowing(scene(seed)), 0.35), scene(seed)) for seed in range(150)]
+    assert np.mean(seen) == 1
 
 
-def test_a_perfect_classifier_reads_single_things_with_colour_and_place(autoencoder, sheet):
-    read = 0
-    for seed in range(60):
-        scene = sample_scene(seed, split="seen", sheet=sheet)
-        if len(scene.objects) != 1:
-            continue
-        (thing,) = scene.objects
-        judge = CellJudge(Knowing(scene, sheet, autoencoder), autoencoder)
-        seen = judge.read(render(scene, sheet)).objects
-        assert [(each.noun, each.color) for each in seen] == [
-            (thing.noun, look_word(thing.noun, thing.color))
-        ]
-        assert box_iou(seen[0].box, thing.box) > 0.25  # cells are 16 pixels wide
-        read += 1
-    assert read > 5
+def test_a_reading_that_misses_adds_or_confuses_is_not_exact():
+    truth = next(each for each in map(scene, range(99)) if each.kind == "two")
+    reading = reading_of(knowing(truth), 0.35)
+    one, other = reading.objects
+    missing = Reading(objects=(one,), background=None, style=None, detail=None)
+    more = Reading(objects=(one, other, other), background=None, style=None, detail=None)
+    assert names_all(reading, truth)
+    assert not names_all(missing, truth)
+    assert not names_all(more, truth)
+    wrong = next(each for each in map(scene, range(100, 199)) if each.kind == "two")
+    assert not names_all(reading, wrong)
 
 
-def test_an_empty_layout_shows_nothing(autoencoder, sheet):
-    scene = sample_scene(0, split="seen", sheet=sheet)
-    classifier = Knowing(scene, sheet, autoencoder)
-    classifier._truth.zero_()
-    assert CellJudge(classifier, autoencoder).read(render(scene, sheet)).objects == ()
+def test_without_belief_nothing_is_seen():
+    assert reading_of(knowing(scene(0), belief=0.3), 0.35).objects == ()
 
 
-def test_a_classifier_of_other_latents_is_refused(autoencoder):
-    stranger = latent_classifier(channels=12, widths=(8,), num_blocks=1, trained_on="another")
+def test_the_loss_of_perfect_answers_is_small_and_of_others_is_not():
+    truths = [scene(seed) for seed in range(8)]
+    perfect = [knowing(each, belief=0.9999) for each in truths]
+    seen = Seen(*(torch.cat(parts) for parts in zip(*perfect, strict=True)))
+    shifted = Seen(*(part.roll(1, dims=0) for part in seen))
+    wanted = targets_of(truths, CELLS)
+    good, bad = (detection_loss(each, wanted) for each in (seen, shifted))
+    assert float(good["boxes"]) < 1e-6
+    assert all(float(bad[name]) > 3 * float(good[name]) for name in good)
+
+
+def test_a_detector_learns_what_it_is_shown(autoencoder):
+    latents = torch.randn(4, 12, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
+    batch = {"latents": latents, "seeds": torch.arange(4)}
+    detector = new_detector(autoencoder, width=32).train()
+    method = DetectorMethod(detector, SHEET, latent_scale=1.0, noise=0.0)
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
+    for step in range(140):
+        out = method.step("detect", batch, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        seen = detector.eval()(latents)
+    for row in range(4):
+        one = Seen(*(part[row : row + 1] for part in seen))
+        assert names_all(reading_of(one, 0.35), scene(row))
+
+
+def test_a_detector_of_other_latents_is_refused(autoencoder):
+    stranger = Detector(DetectorShape(channels=12, width=16, trained_on="another"))
     with pytest.raises(InputError, match="another"):
-        CellJudge(stranger, autoencoder)
+        DetectorJudge(stranger, autoencoder)
 
 
-def test_agreement_is_the_share_of_pictures_judged_alike():
+def test_a_kept_detector_answers_the_same(autoencoder, tmp_path):
+    detector = new_detector(autoencoder)
+    folder = save_detector(detector, tmp_path / "detector", metrics={"samples_seen": 0.0})
+    latents = torch.randn(1, 12, CELLS, CELLS)
+    for kept, made in zip(load_detector(folder)(latents), detector(latents), strict=True):
+        assert torch.equal(kept, made)
+    (folder / "detector.safetensors").write_bytes(b"half of it")
+    for path in (folder, tmp_path / "nowhere"):
+        with pytest.raises(CheckpointError, match="fewstroke train detector"):
+            load_detector(path)
+
+
+def test_a_verdict_that_hangs_on_how_much_is_believed_is_none(autoencoder, monkeypatch):
+    (item,) = items("single_object", 1, is_unseen=False)
+    noun = item.include[0].noun
+    truth = next(each for each in map(scene, range(500)) if each.objects[0].noun == noun)
+    judge = DetectorJudge(new_detector(autoencoder), autoencoder)
+    said = []
+    for belief in (0.95, 0.4, 0.1):
+        monkeypatch.setattr(judge, "_look", lambda _image, sure=belief: knowing(truth, belief=sure))
+        said.append(judge.verdict(np.asarray(BLANK), item))
+    assert said == [True, None, False]
+
+
+def test_the_second_judge_reads_a_picture_by_its_latent(autoencoder):
+    reading = DetectorJudge(new_detector(autoencoder), autoencoder).read(np.array(BLANK))
+    assert all(thing.noun in NOUNS for thing in reading.objects)
+    assert (reading.background, reading.style) == (None, None)
+
+
+def test_agreement_counts_pictures_that_the_second_judge_is_sure_of():
     asked = items("single_object", 4, is_unseen=False)
     nothing = Reading(objects=(), background=None, style=None, detail=None)
-    blank = Image.fromarray(np.zeros((128, 128, 3), np.uint8))
     judged = [
-        Judged(item=item, image=blank, reading=nothing, is_right=index == 0)
+        Judged(item=item, image=BLANK, reading=nothing, is_right=index == 0)
         for index, item in enumerate(asked)
     ]
-    blind = SimpleNamespace(read=lambda _image: nothing)
-    assert not any(satisfies(nothing, item) for item in asked)
-    assert agreement(judged, blind).value == pytest.approx(0.75)
+    verdicts = iter([True, True, False, None])
+    both = agreement(judged, SimpleNamespace(verdict=lambda _image, _item: next(verdicts)))
+    assert both.decided.value == pytest.approx(3 / 4)
+    assert both.same.value == pytest.approx(2 / 3)
