@@ -42,7 +42,8 @@ class Storage:
     Attributes:
         grid: "minmax" takes the whole range of each row, "search" the share with the least error.
         whole_zero: Round zero points of weights to whole codes, as published quantizers do.
-        smooth: Move large input channels into the weights.
+        smooth: Move large input channels into the weights: "never", "always", or "helpful": in
+            layers whose outputs come nearer by it.
         allocation: "uniform", "omq" (bits move inside a layer) or "budget" (between layers too).
         released_search: Search OMQ's shares and smooth as the published code does: two shares,
             plain grids, quiet channels as quiet as they were heard.
@@ -54,7 +55,7 @@ class Storage:
 
     grid: Literal["minmax", "search"] = "search"
     whole_zero: bool = False
-    smooth: bool = False
+    smooth: Literal["never", "always", "helpful"] = "never"
     allocation: Literal["uniform", "omq", "budget"] = "uniform"
     released_search: bool = False
     plus: bool = False
@@ -152,8 +153,8 @@ def plan_layers(
         heard_bits = precision.activations
         if heard_bits is not None and heard.role != "block":
             heard_bits = max(heard_bits, bits)
-        planner = _Planner(layer, heard, storage, calibration.timesteps, heard_bits)
-        plans[name] = planner.plan(bits, allocations.get(name))
+        planner = _Planner(layer, heard, storage, calibration.timesteps, (bits, heard_bits))
+        plans[name] = planner.plan(allocations.get(name))
         if on_layer is not None:
             on_layer(name, plans[name])
     return plans
@@ -168,21 +169,32 @@ class _Planner:
         heard: Heard,
         storage: Storage,
         timesteps: tuple[float, ...],
-        activation_bits: int | None,
+        bits: tuple[int, int | None],
     ) -> None:
         self.layer, self.heard, self.storage, self.timesteps = layer, heard, storage, timesteps
-        self.bits_heard = 0 if storage.activations == "float" else activation_bits or 0
+        self.bits, asked_heard = bits
+        self.bits_heard = 0 if storage.activations == "float" else asked_heard or 0
         self.is_grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
-        weight = layer.weight.detach().float().cpu()
-        taps = weight[0, 0].numel()
         self.factors: Tensor | None = None
-        self.rows, self.inputs = weight.flatten(1), heard.rows
-        if storage.smooth and not self.is_grouped:
-            by_channel = weight.transpose(0, 1).flatten(1).T
-            quiet = 0.0 if storage.released_search else QUIET_SHARE
-            self.factors = smoothing(heard.peaks, by_channel, quiet_share=quiet)
-            spread = self.factors.repeat_interleave(taps)
-            self.rows, self.inputs = self.rows * spread, self.inputs / spread
+        self.rows, self.inputs = layer.weight.detach().float().cpu().flatten(1), heard.rows
+        if storage.smooth != "never" and not self.is_grouped:
+            self._smooth()
+
+    def _smooth(self) -> None:
+        weight = self.layer.weight.detach().float().cpu()
+        by_channel = weight.transpose(0, 1).flatten(1).T
+        quiet = 0.0 if self.storage.released_search else QUIET_SHARE
+        factors = smoothing(self.heard.peaks, by_channel, quiet_share=quiet)
+        spread = factors.repeat_interleave(weight[0, 0].numel())
+        rows, inputs = self.rows * spread, self.inputs / spread
+        if self.storage.smooth == "helpful":
+            before, after = (
+                allocate(*pair, self.bits, activation_bits=self.bits_heard or None, shares=(0.0,))
+                for pair in ((self.rows, self.inputs), (rows, inputs))
+            )
+            if before.error <= after.error:
+                return
+        self.rows, self.inputs, self.factors = rows, inputs, factors
 
     @property
     def moves_bits(self) -> bool:
@@ -202,10 +214,10 @@ class _Planner:
             released=released,
         )
 
-    def plan(self, bits: int, found: Allocation | None) -> LayerPlan:
+    def plan(self, found: Allocation | None) -> LayerPlan:
         if self.moves_bits and found is None:
-            found = self.allocation(bits)
-        widths = torch.full((len(self.rows),), bits) if found is None else found.widths
+            found = self.allocation(self.bits)
+        widths = torch.full((len(self.rows),), self.bits) if found is None else found.widths
         rows, branch = self.rows, None
         if self.storage.branch_rank and self.heard.role == "block" and not self.is_grouped:
             branch = largest_part(rows, self.storage.branch_rank)
@@ -302,7 +314,8 @@ def _spend_on_blocks(
     for name, bits in widths.items():
         layer, heard = transformer.get_submodule(name), calibration.layers[name]
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        planner = _Planner(layer, heard, storage, calibration.timesteps, precision.activations)
+        asked = (bits, precision.activations)
+        planner = _Planner(layer, heard, storage, calibration.timesteps, asked)
         if not planner.moves_bits:
             continue
         budget += bits * planner.rows.numel()
@@ -322,6 +335,7 @@ def _check_names(storage: Storage) -> None:
         ("grid", ("minmax", "search")),
         ("allocation", ("uniform", "omq", "budget")),
         ("activations", ("static", "dynamic", "float")),
+        ("smooth", ("never", "always", "helpful")),
     ):
         if getattr(storage, field) not in known:
             raise UnknownNameError(field, getattr(storage, field), known, param=f"set.{field}")

@@ -35,7 +35,7 @@ def few_bits(tiny: Tiny, relation: RelationConfig, **adapter) -> tuple[FewBits, 
     from copy import deepcopy
 
     calibration = tiny.calibrated()
-    storage = Storage(smooth=True, allocation="omq")
+    storage = Storage(smooth="always", allocation="omq")
     plans = plan_layers(tiny.network, calibration, PRECISION, Policy(), storage)
     options = {"rank": 4, "rates": Rates(), "start": "zero", **adapter}
     adapters = {

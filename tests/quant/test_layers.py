@@ -43,10 +43,10 @@ def student_of(
     layer: nn.Module, bits: int, activation_bits: int, **storage: object
 ) -> StudentLayer:
     heard, _ = heard_by(layer)
-    planner = _Planner(layer, heard, Storage(**storage), TIMES, activation_bits)
+    planner = _Planner(layer, heard, Storage(**storage), TIMES, (bits, activation_bits))
     timesteps = Timesteps(TIMES)
     timesteps.set(torch.tensor([500.0]))
-    return StudentLayer(layer, planner.plan(bits, None), timesteps, None)
+    return StudentLayer(layer, planner.plan(None), timesteps, None)
 
 
 def linear(seed: int = 0, width: int = 24, rows: int = 20) -> nn.Linear:
@@ -56,11 +56,11 @@ def linear(seed: int = 0, width: int = 24, rows: int = 20) -> nn.Linear:
 
 STORAGES = [
     {"grid": "minmax", "whole_zero": True},
-    {"smooth": True, "allocation": "omq"},
-    {"smooth": True, "allocation": "omq", "plus": True},
+    {"smooth": "always", "allocation": "omq"},
+    {"smooth": "always", "allocation": "omq", "plus": True},
     {"activations": "dynamic", "grid": "minmax", "group_size": 5},
-    {"activations": "dynamic", "smooth": True, "branch_rank": 3, "grid": "minmax"},
-    {"activations": "float", "smooth": True, "allocation": "omq"},
+    {"activations": "dynamic", "smooth": "always", "branch_rank": 3, "grid": "minmax"},
+    {"activations": "float", "smooth": "always", "allocation": "omq"},
 ]
 
 
@@ -110,7 +110,7 @@ def test_what_was_trained_is_what_is_packed(storage, make):
 
 def test_weights_stay_packed_in_memory():
     layer = linear(width=256, rows=256)
-    packed = student_of(layer, 3, 8, allocation="omq", smooth=True).to_packed()
+    packed = student_of(layer, 3, 8, allocation="omq", smooth="always").to_packed()
     assert packed.code_bits == 3 * 256 * 256
     assert packed.num_bytes * 8 <= 1.10 * packed.code_bits
     with torch.no_grad():
@@ -121,7 +121,7 @@ def test_weights_stay_packed_in_memory():
 
 def test_weight_property_undoes_order_and_smoothing():
     layer = linear()
-    student = student_of(layer, 4, 8, allocation="omq", smooth=True)
+    student = student_of(layer, 4, 8, allocation="omq", smooth="always")
     plan = student.plan
     expected = dequantize(quantize(plan.rows, plan.grid), plan.grid) / plan.factors
     assert torch.allclose(student.to_packed().weight, expected, atol=1e-6)
@@ -156,7 +156,7 @@ def test_rows_at_different_timesteps_have_their_own_ranges():
 
 
 def test_casting_a_network_leaves_what_is_stored():
-    packed = student_of(linear(), 3, 8, allocation="omq", smooth=True).to_packed()
+    packed = student_of(linear(), 3, 8, allocation="omq", smooth="always").to_packed()
     before = deepcopy(packed)
     cast = packed.to(torch.float16).to(torch.float64).float()
     assert cast.checksum() == before.checksum()
@@ -178,8 +178,10 @@ def test_convolutions_keep_stride_padding_and_groups():
         for time in TIMES:
             heard.low[time], heard.high[time] = x.amin((0, 2, 3)), x.amax((0, 2, 3))
         heard.samples.append(torch.randn(16, layer.weight[0].numel()))
-        planner = _Planner(layer, heard, Storage(smooth=True, allocation="omq"), TIMES, MAX_BITS)
-        packed = StudentLayer(layer, planner.plan(8, None), Timesteps(TIMES), None).to_packed()
+        planner = _Planner(
+            layer, heard, Storage(smooth="always", allocation="omq"), TIMES, (8, MAX_BITS)
+        )
+        packed = StudentLayer(layer, planner.plan(None), Timesteps(TIMES), None).to_packed()
         with torch.no_grad():
             assert torch.allclose(packed(x), layer(x), atol=0.03)
 
@@ -198,10 +200,29 @@ def test_a_dead_channel_a_constant_row_and_a_single_channel_give_no_nan():
             for time in TIMES:
                 heard.low[time][dead] = heard.high[time][dead] = 0
         for bits in range(1, 9):
-            storage = Storage(smooth=True, allocation="omq")
-            plan = _Planner(source, heard, storage, TIMES, 4).plan(bits, None)
+            storage = Storage(smooth="always", allocation="omq")
+            plan = _Planner(source, heard, storage, TIMES, (bits, 4)).plan(None)
             timesteps = Timesteps(TIMES)
             timesteps.set(torch.tensor([100.0]))
             packed = StudentLayer(source, plan, timesteps, None).to_packed()
             with torch.no_grad():
                 assert torch.isfinite(packed(x)).all()
+
+
+@pytest.mark.parametrize(("bits", "heard_bits", "is_smoothed"), [(8, 3, True), (2, 8, False)])
+def test_inputs_are_smoothed_where_that_brings_outputs_nearer(bits, heard_bits, is_smoothed):
+    # a loud channel is a burden to inputs of few bits, and moved away one to weights of few bits
+    layer = linear()
+    heard, x = heard_by(layer)
+    errors = {}
+    for smooth in ("never", "always", "helpful"):
+        storage = Storage(smooth=smooth)
+        plan = _Planner(layer, heard, storage, TIMES, (bits, heard_bits)).plan(None)
+        timesteps = Timesteps(TIMES)
+        timesteps.set(torch.tensor([500.0]))
+        packed = StudentLayer(layer, plan, timesteps, None).to_packed()
+        with torch.no_grad():
+            errors[smooth] = float((packed(x) - layer(x)).square().mean())
+    assert plan.form.smoothed is is_smoothed
+    assert errors["helpful"] == errors["always" if is_smoothed else "never"]
+    assert errors["helpful"] <= min(errors.values())

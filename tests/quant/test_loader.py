@@ -16,7 +16,7 @@ from quant.store import packed_layers, storage
 from tests.quant.conftest import FAMILIES, Tiny, packed_copy, tiny_pixart
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-MPQ = Storage(smooth=True, allocation="omq")
+MPQ = Storage(smooth="always", allocation="omq")
 
 
 def load(folder: Path, **options):

@@ -29,7 +29,7 @@ from quant.timesteps import Timesteps
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 TIMESTEPS = (900.0, 500.0, 100.0)
-MIXED = Storage(allocation="omq", smooth=True)
+MIXED = Storage(allocation="omq", smooth="always")
 CASES = {
     "float inputs": ("w4a16", replace(MIXED, activations="float")),
     "float inputs, five bits": ("w4a16", replace(MIXED, activations="float", plus=True)),
