@@ -112,7 +112,7 @@ def model(
         from evaluation.second_judge import agreement
 
         both = agreement(judged, second)
-        _show("A second judge", {"is sure": both.decided, "then says the same": both.same})
+        _show("A second judge", {"both are sure": both.decided, "then say the same": both.same})
         figures |= {
             f"{prefix}second_judge_decided": both.decided.value,
             f"{prefix}second_judge_agreement": both.same.value,

@@ -37,7 +37,7 @@ from scenes.captions import caption
 from scenes.compose import render, sample_scene
 from scenes.layout import layout
 from scenes.sprites import SpriteSheet
-from training.autoencoder import to_tensor
+from training.autoencoder import latent_of, to_tensor
 from training.data import (
     ENCODE_BATCH,
     LAYOUT_CELLS,
@@ -192,9 +192,7 @@ def unseen_scenes(teacher: Teacher, *, num_scenes: int, seed: int = 0) -> Batch:
     latents = []
     for start in track(range(0, num_scenes, ENCODE_BATCH), "Encoding unseen scenes"):
         part = np.stack([render(each, sheet) for each in scenes[start : start + ENCODE_BATCH]])
-        encoded = autoencoder.encode(to_tensor(part).to(autoencoder.device))
-        mean = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
-        latents.append(mean.float().cpu())
+        latents.append(latent_of(autoencoder, to_tensor(part).to(autoencoder.device)).cpu())
     layouts = np.stack([layout(each, sheet, num_cells=LAYOUT_CELLS) for each in scenes])
     return {
         "latents": torch.cat(latents),

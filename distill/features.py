@@ -6,21 +6,19 @@ pictures must be in, and how wide its features are. Three kinds stand here: clas
 """
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from core.errors import CheckpointError, InputError, UnknownNameError
+from core.errors import InputError, UnknownNameError
+from training.networks import load_network, save_network
 
 RANGES = ("pixels", "latents")
 
@@ -250,35 +248,22 @@ def save_classifier(classifier: Classifier, folder: Path, *, metrics: Mapping[st
     Returns:
         The folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(classifier, str(folder / "classifier.safetensors"))
-    record = {"shape": asdict(classifier.shape), "metrics": dict(metrics)}
-    (folder / "classifier.json").write_text(json.dumps(record, indent=2) + "\n")
-    return folder
+    return save_network(classifier, folder, "classifier", metrics=metrics)
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Read what `save_classifier` wrote, frozen.
+    """Read what `save_classifier` wrote, frozen; a CheckpointError says what is missing.
 
     Args:
         folder: With classifier.json and classifier.safetensors.
-
-    Raises:
-        CheckpointError: If the folder holds no such classifier.
     """
-    try:
-        shape = json.loads((folder / "classifier.json").read_text())["shape"]
-        for name in ("widths", "num_classes"):
-            shape[name] = tuple(shape[name])
-        classifier = Classifier(ClassifierShape(**shape))
-        load_model(classifier, folder / "classifier.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} holds no classifier that can be read ({error}). Train one: "
-            "fewstroke distill classifier",
-            param="features",
-        ) from error
-    return classifier.eval().requires_grad_(requires_grad=False)
+    return load_network(
+        folder,
+        "classifier",
+        lambda **shape: Classifier(ClassifierShape(**shape)),
+        command="fewstroke distill classifier",
+        param="features",
+    )
 
 
 def load_named(name: str) -> FeatureNetwork:

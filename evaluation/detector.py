@@ -8,24 +8,21 @@ Source:
     network over an autoencoder's latents; a colour word is answered at each centre.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from core.errors import CheckpointError
 from distill.features import ResidualBlock
 from scenes.compose import Box, Scene
 from scenes.readings import look_word
 from scenes.vocabulary import COLORS, NOUNS
+from training.networks import load_network, save_network
 
 # Own looks that no one word names, then the colour words.
 LOOK_WORDS: tuple[str | None, ...] = (None, *COLORS)
@@ -188,33 +185,22 @@ def save_detector(detector: Detector, folder: Path, *, metrics: Mapping[str, flo
     Returns:
         The folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(detector, str(folder / "detector.safetensors"))
-    record = {"shape": asdict(detector.shape), "metrics": dict(metrics)}
-    (folder / "detector.json").write_text(json.dumps(record, indent=2) + "\n")
-    return folder
+    return save_network(detector, folder, "detector", metrics=metrics)
 
 
 def load_detector(folder: Path) -> Detector:
-    """Read what `save_detector` wrote, frozen.
+    """Read what `save_detector` wrote, frozen; a CheckpointError says what is missing.
 
     Args:
         folder: With detector.json and detector.safetensors.
-
-    Raises:
-        CheckpointError: If the folder holds no such detector.
     """
-    try:
-        record = json.loads((folder / "detector.json").read_text())
-        detector = Detector(DetectorShape(**record["shape"]))
-        load_model(detector, folder / "detector.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} holds no detector that can be read ({error}). Train one: "
-            "fewstroke train detector",
-            param="second_judge",
-        ) from error
-    return detector.eval().requires_grad_(requires_grad=False)
+    return load_network(
+        folder,
+        "detector",
+        lambda **shape: Detector(DetectorShape(**shape)),
+        command="fewstroke train detector",
+        param="second_judge",
+    )
 
 
 def _center_and_size(box: Box) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -1,5 +1,6 @@
 """Training the second judge's detector: drawn scenes as latents, more or less buried in noise."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from evaluation.detector import (
     targets_of,
 )
 from evaluation.second_judge import DetectorJudge
-from scenes.compose import Scene, render, sample_scene
+from scenes.compose import Scene, Split, render, sample_scene
 from scenes.readings import SAME_PLACE_IOU, Reading, box_iou, look_word
 from scenes.sprites import SpriteSheet
 from training.autoencoder_recipes import load_autoencoder
@@ -29,7 +30,10 @@ from training.method import Batch, Method, Phase, StepOutput
 from training.optimizers import OptimizerConfig
 from training.recorders import write_run_record
 
-NUM_HELD_OUT = 200
+# Scenes of each measured split, beyond the seeds that were learned from.
+NUM_MEASURED, FIRST_MEASURED = 100, 2**32
+MEASURED: tuple[Split, Split] = ("seen", "unseen")
+SPLITS: tuple[Split, Split] = ("train", "unseen")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +44,8 @@ class DetectorRecipe:
         num_steps: Optimizer steps.
         batch_size: Samples a step.
         num_scenes: Scenes that are drawn from.
+        num_held_out: Scenes beside those with combinations that painters never train on: a judge
+            must know what they are asked for.
         width: Channels at the latent's own resolution.
         learning_rate: AdamW's peak.
         weight_decay: Of matrices.
@@ -53,6 +59,7 @@ class DetectorRecipe:
     num_steps: int = 1800
     batch_size: int = 64
     num_scenes: int = 24_000
+    num_held_out: int = 8000
     width: int = 96
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -64,8 +71,30 @@ class DetectorRecipe:
 
 DETECTOR_RECIPES = {
     "cpu": DetectorRecipe(),
-    "gpu": DetectorRecipe(num_steps=20_000, batch_size=256, num_scenes=100_000, width=192),
+    "gpu": DetectorRecipe(
+        num_steps=20_000, batch_size=256, num_scenes=100_000, num_held_out=50_000, width=192
+    ),
 }
+
+
+class TakingTurns:
+    """Batches of training scenes and of scenes with held-out combinations, in turn.
+
+    Args:
+        sources: By split.
+    """
+
+    def __init__(self, sources: Mapping[Split, LatentSource]) -> None:
+        self._sources = sources
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step, with the split that its scenes are of.
+
+        Args:
+            step: From 0.
+        """
+        split = list(self._sources)[step % len(self._sources)]
+        return {**self._sources[split](step), "split": split}
 
 
 class DetectorMethod(Method):
@@ -87,7 +116,7 @@ class DetectorMethod(Method):
         self._scale, self._noise = latent_scale, noise
         # a scene is met several times, and drawing it takes longer than keeping it
         self._truth = lru_cache(maxsize=None)(
-            lambda seed: sample_scene(seed, split="train", sheet=sheet)
+            lambda seed, split: sample_scene(seed, split=split, sheet=sheet)
         )
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
@@ -95,7 +124,7 @@ class DetectorMethod(Method):
         latents: Tensor = batch["latents"] * self._scale
         spread = self._noise * torch.rand(len(latents), 1, 1, 1, generator=generator)
         noise = spread * torch.randn(latents.shape, generator=generator)
-        scenes = [self._truth(seed) for seed in batch["seeds"].tolist()]
+        scenes = [self._truth(seed, batch["split"]) for seed in batch["seeds"].tolist()]
         wanted = targets_of(scenes, latents.shape[-1])
         on_device = type(wanted)(*(each.to(latents.device) for each in wanted))
         terms = detection_loss(
@@ -129,15 +158,7 @@ def train_detector(
     """
     settings = configured(DETECTOR_RECIPES, recipe, changes)
     autoencoder, sheet = load_autoencoder(autoencoder_dir).eval(), SpriteSheet()
-    scenes = encode_scenes(
-        autoencoder, sheet, latents, num_scenes=settings.num_scenes, device=best_device()
-    )
-    source = LatentSource(
-        scenes,
-        num_scenes=settings.num_scenes,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
+    source = _scenes(autoencoder, sheet, latents, settings)
     torch.manual_seed(settings.seed)
     detector = Detector(
         DetectorShape(
@@ -168,6 +189,20 @@ def train_detector(
     return save_detector(detector, run_dir / "detector", metrics=metrics)
 
 
+def _scenes(
+    autoencoder: AutoencoderDC, sheet: SpriteSheet, latents: Path, settings: DetectorRecipe
+) -> TakingTurns:
+    sources: dict[Split, LatentSource] = {}
+    for split, count in zip(SPLITS, (settings.num_scenes, settings.num_held_out), strict=True):
+        folder = encode_scenes(
+            autoencoder, sheet, latents, num_scenes=count, device=best_device(), split=split
+        )
+        sources[split] = LatentSource(
+            folder, num_scenes=count, batch_size=settings.batch_size, seed=settings.seed
+        )
+    return TakingTurns(sources)
+
+
 def objects_exact(detector: Detector, autoencoder: AutoencoderDC, sheet: SpriteSheet) -> float:
     """Return the share of unseen scenes of which a detector reads every object, and no other.
 
@@ -177,7 +212,11 @@ def objects_exact(detector: Detector, autoencoder: AutoencoderDC, sheet: SpriteS
         sheet: Where sprites come from.
     """
     judge = DetectorJudge(detector.eval(), autoencoder)
-    scenes = [sample_scene(seed, split="seen", sheet=sheet) for seed in range(NUM_HELD_OUT)]
+    scenes = [
+        sample_scene(FIRST_MEASURED + index, split=split, sheet=sheet)
+        for split in MEASURED
+        for index in range(NUM_MEASURED)
+    ]
     right = [names_all(judge.read(render(scene, sheet)), scene) for scene in scenes]
     return float(np.mean(right))
 

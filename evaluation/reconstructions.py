@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from jaxtyping import UInt8
+from torch import nn
 
 from core.progress import track
 from evaluation.intervals import Rate, wilson
 from scenes.compose import render, sample_scene
 from scenes.readings import Judge, reads_exactly
 from scenes.sprites import SpriteSheet
+from training.autoencoder import latent_of, to_images, to_tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,11 +70,7 @@ def reconstruct(
         autoencoder: A diffusers autoencoder; of a random one the most likely latent is taken.
         picture: RGB.
     """
-    pixels: Float[Tensor, "1 3 h w"]
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
-        encoded = autoencoder.encode(pixels)
-        latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
-        decoded = autoencoder.decode(latent).sample
-    levels = ((decoded[0].clamp(-1, 1) + 1) * 127.5).round().byte()
-    return levels.permute(1, 2, 0).numpy()
+        latent = latent_of(autoencoder, to_tensor(np.array(picture)[None]))
+        (decoded,) = to_images(autoencoder.decode(latent).sample)
+    return decoded

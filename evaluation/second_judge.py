@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from torch import Tensor
 
 from core.errors import InputError
 from evaluation.detector import LOOK_WORDS, Detector, Seen
@@ -22,7 +21,7 @@ from evaluation.predicates import Item, satisfies
 from scenes.compose import Box
 from scenes.readings import Reading, SeenObject, box_iou, size_word
 from scenes.vocabulary import CANVAS_PX, NOUNS
-from training.autoencoder import to_tensor
+from training.autoencoder import latent_of, to_tensor
 from training.data import encoder_name
 
 # An object is there where the detector believes so at least this much.
@@ -39,8 +38,8 @@ class Agreement:
     """How two judges of the same pictures stand to each other.
 
     Attributes:
-        decided: How often the second one is sure enough to say something.
-        same: How often it then says what the first one says.
+        decided: How often both are sure enough to say something.
+        same: How often they then say the same.
     """
 
     decided: Rate
@@ -107,11 +106,9 @@ class DetectorJudge:
 
     @torch.inference_mode()
     def _look(self, image: UInt8[np.ndarray, "h w 3"]) -> Seen:
-        encoded = self._autoencoder.encode(to_tensor(np.ascontiguousarray(image)[None]))
-        latent: Tensor = (
-            encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
-        )
-        answers: Seen = self._detector(latent.float() * self._scale)
+        pixels = to_tensor(np.ascontiguousarray(image)[None])
+        latent = latent_of(self._autoencoder, pixels)
+        answers: Seen = self._detector(latent * self._scale)
         return answers
 
 
@@ -150,6 +147,9 @@ def reading_of(seen: Seen, min_belief: float) -> Reading:
 def agreement(judged: Sequence[Judged], second: Opinion) -> Agreement:
     """Return how often a second judge calls right what the first does, and wrong what it does.
 
+    A first judge that finds wrong what holds a thing it cannot name, or a colour that it is unsure
+    of, is not sure itself. Its own rates count such pictures as wrong.
+
     Args:
         judged: Pictures that the first judge has read.
         second: Reads the same pictures again.
@@ -158,9 +158,19 @@ def agreement(judged: Sequence[Judged], second: Opinion) -> Agreement:
     said = [
         verdict == each.is_right
         for verdict, each in zip(verdicts, judged, strict=True)
-        if verdict is not None
+        if verdict is not None and is_sure(each)
     ]
     return Agreement(decided=wilson(len(said), len(judged)), same=wilson(sum(said), len(said)))
+
+
+def is_sure(judged: Judged) -> bool:
+    """Return whether the first judge's verdict hangs on nothing that it is unsure of.
+
+    Args:
+        judged: A picture that it has read.
+    """
+    named = [thing.noun is not None and thing.color_is_sure for thing in judged.reading.objects]
+    return judged.is_right or all(named)
 
 
 def _box(numbers: Sequence[float], down: int, across: int, num_cells: int) -> Box:

@@ -7,7 +7,7 @@ no layer works at full resolution.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -184,6 +184,21 @@ def reconstruct(method: Method, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tenso
     """
     autoencoder = cast("AutoencoderMethod", method)
     return autoencoder.decode(autoencoder.encode(pixels).latent).sample
+
+
+def latent_of(
+    autoencoder: Any,  # noqa: ANN401 - a diffusers autoencoder
+    pixels: Float[Tensor, "b 3 height width"],
+) -> Float[Tensor, "b c h w"]:
+    """Return the latents of pictures; of a random autoencoder the likeliest ones.
+
+    Args:
+        autoencoder: AutoencoderDC or AutoencoderKL.
+        pixels: In -1..1, on its device.
+    """
+    encoded = autoencoder.encode(pixels)
+    latent: Tensor = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+    return latent.float()
 
 
 def new_autoencoder() -> AutoencoderDC:

@@ -8,7 +8,7 @@ latents of others are never mixed in; asking for more scenes adds shards and kee
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from copy import copy
 from io import StringIO
 from pathlib import Path
@@ -23,10 +23,10 @@ from core.errors import InputError
 from core.progress import Report, progress
 from core.seeding import numpy_generator
 from scenes.captions import Level, caption
-from scenes.compose import Scene, render, sample_scene
+from scenes.compose import Scene, Split, render, sample_scene
 from scenes.layout import layout
 from scenes.sprites import SpriteSheet
-from training.autoencoder import to_tensor
+from training.autoencoder import latent_of, to_tensor
 from training.method import Batch
 
 ENCODE_BATCH = 16
@@ -118,9 +118,10 @@ def encode_scenes(
     num_scenes: int,
     device: torch.device,
     shard_scenes: int = 2000,
+    split: Split = "train",
     processes: PartialState | None = None,
 ) -> Path:
-    """Draw training scenes, encode them, keep latents, captions, layouts; skip what is there.
+    """Draw scenes, encode them, keep latents, captions, layouts; skip what is there.
 
     Args:
         autoencoder: The trained autoencoder; its encoder's weights name the folder.
@@ -129,6 +130,7 @@ def encode_scenes(
         num_scenes: Scenes in all, at least 1.
         device: Where to encode.
         shard_scenes: Scenes a shard, a multiple of 16.
+        split: Which scenes; models that paint learn from "train" alone.
         processes: Those that call this together and share the shards out; None for one alone.
 
     Returns:
@@ -140,7 +142,8 @@ def encode_scenes(
     if num_scenes < 1:
         raise InputError(f"num_scenes must be at least 1, not {num_scenes}.", param="num_scenes")
     autoencoder = autoencoder.eval().requires_grad_(requires_grad=False).to(device)
-    home = folder / f"{encoder_name(autoencoder)}-{world_name(sheet)}"
+    other = "" if split == "train" else f"-{split}"
+    home = folder / f"{encoder_name(autoencoder)}-{world_name(sheet)}{other}"
     home.mkdir(parents=True, exist_ok=True)
     rank, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
     missing = [
@@ -159,7 +162,8 @@ def encode_scenes(
     ) as report:
         for shard in share:
             seeds = range(shard * shard_scenes, (shard + 1) * shard_scenes)
-            _encode_shard(autoencoder, sheet, home / f"{shard:04d}", seeds, report)
+            scenes = {seed: sample_scene(seed, split=split, sheet=sheet) for seed in seeds}
+            _encode_shard(autoencoder, sheet, home / f"{shard:04d}", scenes, report)
     if processes:
         processes.wait_for_everyone()
     return home
@@ -169,24 +173,22 @@ def _encode_shard(
     autoencoder: AutoencoderDC | AutoencoderKL,
     sheet: SpriteSheet,
     name: Path,
-    seeds: Sequence[int],
+    scenes: Mapping[int, Scene],
     report: Report,
 ) -> None:
     device = next(autoencoder.parameters()).device
     latents: list[np.ndarray] = []
-    captions: list[list[str]] = []
     layouts: list[np.ndarray] = []
-    for start in range(0, len(seeds), ENCODE_BATCH):
-        several = seeds[start : start + ENCODE_BATCH]
-        scenes = [sample_scene(seed, split="train", sheet=sheet) for seed in several]
-        pixels = to_tensor(np.stack([render(scene, sheet) for scene in scenes])).to(device)
+    drawn = list(scenes.values())
+    for start in range(0, len(drawn), ENCODE_BATCH):
+        several = drawn[start : start + ENCODE_BATCH]
+        pixels = to_tensor(np.stack([render(scene, sheet) for scene in several])).to(device)
         with torch.inference_mode(), autocast(device, "auto"):
-            encoded = autoencoder.encode(pixels)
-        latent = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
-        latents.append(latent.float().cpu().numpy().astype(np.float16))
-        captions += [_wordings(scene, seed) for seed, scene in zip(several, scenes, strict=True)]
-        layouts += [layout(scene, sheet, num_cells=LAYOUT_CELLS) for scene in scenes]
+            latent = latent_of(autoencoder, pixels)
+        latents.append(latent.cpu().numpy().astype(np.float16))
+        layouts += [layout(scene, sheet, num_cells=LAYOUT_CELLS) for scene in several]
         report.advance()
+    captions = [_wordings(scene, seed) for seed, scene in scenes.items()]
     # The latents come last and by renaming: a shard is there when its .npy is.
     lines = "".join(json.dumps(wordings) + "\n" for wordings in captions)
     name.with_suffix(".jsonl").write_text(lines)

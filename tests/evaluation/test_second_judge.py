@@ -20,8 +20,8 @@ from evaluation.detector_training import DetectorMethod, names_all
 from evaluation.model import Judged
 from evaluation.prompts_from_scenes import items
 from evaluation.second_judge import DetectorJudge, agreement, reading_of
-from scenes.compose import sample_scene
-from scenes.readings import Reading
+from scenes.compose import Box, sample_scene
+from scenes.readings import Reading, SeenObject
 from scenes.vocabulary import NOUNS
 from tests.world import SHEET
 from training.autoencoder import new_autoencoder
@@ -99,7 +99,7 @@ def test_the_loss_of_perfect_answers_is_small_and_of_others_is_not():
 
 def test_a_detector_learns_what_it_is_shown(autoencoder):
     latents = torch.randn(4, 12, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
-    batch = {"latents": latents, "seeds": torch.arange(4)}
+    batch = {"latents": latents, "seeds": torch.arange(4), "split": "train"}
     detector = new_detector(autoencoder, width=32).train()
     method = DetectorMethod(detector, SHEET, latent_scale=1.0, noise=0.0)
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
@@ -151,14 +151,25 @@ def test_the_second_judge_reads_a_picture_by_its_latent(autoencoder):
     assert (reading.background, reading.style) == (None, None)
 
 
-def test_agreement_counts_pictures_that_the_second_judge_is_sure_of():
-    asked = items("single_object", 4, is_unseen=False)
+def unnamed():
+    box = Box(x0=0.1, y0=0.1, x1=0.4, y1=0.4)
+    return SeenObject(
+        noun=None, color=None, color_is_sure=False, size=None, box=box, z=0, unexplained=0.9
+    )
+
+
+def test_agreement_counts_pictures_that_both_judges_are_sure_of():
+    asked = items("single_object", 5, is_unseen=False)
     nothing = Reading(objects=(), background=None, style=None, detail=None)
+    doubt = Reading(objects=(unnamed(),), background=None, style=None, detail=None)
     judged = [
-        Judged(item=item, image=BLANK, reading=nothing, is_right=index == 0)
-        for index, item in enumerate(asked)
+        Judged(item=asked[0], image=BLANK, reading=doubt, is_right=True),
+        Judged(item=asked[1], image=BLANK, reading=nothing, is_right=False),
+        Judged(item=asked[2], image=BLANK, reading=nothing, is_right=False),
+        Judged(item=asked[3], image=BLANK, reading=nothing, is_right=False),
+        Judged(item=asked[4], image=BLANK, reading=doubt, is_right=False),
     ]
-    verdicts = iter([True, True, False, None])
+    verdicts = iter([True, True, False, None, True])
     both = agreement(judged, SimpleNamespace(verdict=lambda _image, _item: next(verdicts)))
-    assert both.decided.value == pytest.approx(3 / 4)
-    assert both.same.value == pytest.approx(2 / 3)
+    assert (both.decided.value, both.decided.num_tried) == (pytest.approx(3 / 5), 5)
+    assert (both.same.value, both.same.num_tried) == (pytest.approx(2 / 3), 3)

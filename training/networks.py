@@ -1,0 +1,67 @@
+"""Networks of our own on disk: safetensors beside a JSON with their shape and what was measured."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from core.errors import CheckpointError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save_network(
+    network: Any,  # noqa: ANN401 - a module with a dataclass as `shape`
+    folder: Path,
+    kind: str,
+    *,
+    metrics: Mapping[str, float],
+) -> Path:
+    """Write a network with its shape.
+
+    Args:
+        network: Trained; its attribute `shape` is a dataclass.
+        folder: Made if missing.
+        kind: What it is, which names both files.
+        metrics: What was measured of it.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(network, str(folder / f"{kind}.safetensors"))
+    record = {"shape": asdict(network.shape), "metrics": dict(metrics)}
+    (folder / f"{kind}.json").write_text(json.dumps(record, indent=2) + "\n")
+    return folder
+
+
+def load_network(
+    folder: Path, kind: str, make: Callable[..., Network], *, command: str, param: str
+) -> Network:
+    """Read what `save_network` wrote, frozen.
+
+    Args:
+        folder: Holds both files.
+        kind: What it is.
+        make: Makes an untrained network from the fields of its shape.
+        command: What trains one, for the message.
+        param: The option that named the folder.
+
+    Raises:
+        CheckpointError: If the folder holds no such network.
+    """
+    try:
+        shape = json.loads((folder / f"{kind}.json").read_text())["shape"]
+        network = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
+        load_model(network, folder / f"{kind}.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} holds no {kind} that can be read ({error}). Train one: {command}",
+            param=param,
+        ) from error
+    return network.eval().requires_grad_(requires_grad=False)
