@@ -1,6 +1,6 @@
 """`fewstroke evaluate`: measure the judge, then a model by the judge."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evaluation.intervals import Rate
+    from evaluation.model import Judged
     from evaluation.second_judge import DetectorJudge
     from pipelines.model_info import ModelInfo
     from pipelines.spec import GenerationSpec
@@ -36,6 +37,11 @@ app.command(
 app.command(epilog="Example: [bold]fewstroke evaluate probe --num-pairs 20 --store[/bold]")(probe)
 
 Output = Annotated[Path | None, typer.Option(help="JSON file that the figures are merged into.")]
+SecondJudge = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a detector (fewstroke train detector) that reads all again."),
+]
+SHIPPED = "checkpoints/emoji-scenes"
 
 
 @app.command(
@@ -68,9 +74,7 @@ def judge(
 )
 def model(
     *,
-    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = (
-        "checkpoints/emoji-scenes"
-    ),
+    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = SHIPPED,
     variant: Annotated[str | None, typer.Option(help="Which of its variants.")] = None,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts per category.")] = 50,
     steps: Annotated[int | None, typer.Option(help="Steps; the variant's own if left out.")] = None,
@@ -79,10 +83,7 @@ def model(
         bool, typer.Option("--planned", help="Let the grammar plan each prompt, paint by regions.")
     ] = False,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of failures, PNG.")] = None,
-    second_judge: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a detector (fewstroke train detector) that reads all again."),
-    ] = None,
+    second_judge: SecondJudge = None,
     output: Output = None,
 ) -> None:
     """Paint GenEval's six categories in the emoji world and let the judge read the pictures."""
@@ -109,14 +110,7 @@ def model(
     prefix = "planned_" if planned else ""
     figures: dict[str, object] = {f"{prefix}{name}": rate.value for name, rate in table.items()}
     if second is not None:
-        from evaluation.second_judge import agreement
-
-        both = agreement(judged, second)
-        _show("A second judge", {"both are sure": both.decided, "then say the same": both.same})
-        figures |= {
-            f"{prefix}second_judge_decided": both.decided.value,
-            f"{prefix}second_judge_agreement": both.same.value,
-        }
+        figures |= _agreement(judged, second, f"{prefix}second_judge")
     if output is not None:
         made = painter.info.origin.get("metrics")
         if isinstance(made, Mapping):
@@ -127,9 +121,7 @@ def model(
 @app.command(epilog="Example: [bold]fewstroke evaluate autoencoder --num-scenes 100[/bold]")
 def autoencoder(
     *,
-    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = (
-        "checkpoints/emoji-scenes"
-    ),
+    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = SHIPPED,
     alone: Annotated[
         Path | None,
         typer.Option("--autoencoder", help="Folder of an autoencoder instead of a checkpoint."),
@@ -161,11 +153,13 @@ def autoencoder(
 def baselines(
     *,
     num_prompts: Annotated[int, typer.Option(min=1, help="Prompts per category.")] = 50,
+    second_judge: SecondJudge = None,
     output: Output = None,
 ) -> None:
-    """Judge pictures whose score is known before: a blank canvas, chance, and the renderer."""
-    from functools import partial
+    """Judge pictures whose score is known before: a blank canvas, chance, and the renderer.
 
+    A second judge reads all real scenes among them, those of chance and of the renderer.
+    """
     from evaluation.baselines import BASELINES
     from evaluation.model import judge_pictures, rates
     from scenes.judge import SceneJudge
@@ -173,12 +167,17 @@ def baselines(
 
     sprites = SpriteSheet()
     judge = SceneJudge(sprites)
+    second = None if second_judge is None else _open_second_judge(second_judge, SHIPPED)
     figures: dict[str, object] = {}
+    real: list[Judged] = []
     for name, paint in BASELINES.items():
         judged = judge_pictures(partial(paint, sheet=sprites), judge, num_prompts=num_prompts)
         table = rates(judged)
         _show(f"Baseline: {name}", table)
         figures |= {f"{name}_{what}": rate.value for what, rate in table.items()}
+        real += judged if name != "blank" else []
+    if second is not None:
+        figures |= _agreement(real, second, "real_second_judge")
     if output is not None:
         _merge(output, figures)
 
@@ -229,6 +228,21 @@ def _show(title: str, table: "Mapping[str, Rate]") -> None:
     for name, rate in table.items():
         shown.add_row(name, str(rate))
     Console().print(shown)
+
+
+def _agreement(
+    judged: "Sequence[Judged]", second: "DetectorJudge", name: str
+) -> dict[str, float | None]:
+    from evaluation.second_judge import agreement
+
+    both = agreement(judged, second)
+    rows = {"all": both.everywhere, "both are sure": both.decided, "then": both.same}
+    _show("How often a second judge says the same", rows)
+    return {
+        f"{name}_agreement": both.everywhere.value,
+        f"{name}_decided": both.decided.value,
+        f"{name}_agreement_decided": both.same.value,
+    }
 
 
 def _merge(output: Path, figures: "Mapping[str, object]") -> None:

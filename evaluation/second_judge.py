@@ -6,7 +6,7 @@ knows no looks. Where two judges so different agree, neither is fooled by its ow
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,10 +25,10 @@ from training.autoencoder import latent_of, to_tensor
 from training.data import encoder_name
 
 # An object is there where the detector believes so at least this much.
-MIN_BELIEF = 0.35
-# Whoever believes as much as the first is lenient, as much as the second strict; where these two
-# would call a picture differently, the judge says nothing.
-BELIEFS = (0.2, 0.55)
+MIN_BELIEF = 0.3
+# Whoever believes as much as the first is lenient, as much as the second strict; where these would
+# call a picture differently, the judge is unsure.
+BELIEFS = (0.15, 0.5)
 # Two boxes that share so much are one object.
 ONE_OBJECT_IOU = 0.55
 
@@ -38,20 +38,34 @@ class Agreement:
     """How two judges of the same pictures stand to each other.
 
     Attributes:
-        decided: How often both are sure enough to say something.
+        everywhere: How often they say the same of a picture.
+        decided: How often both are sure of what they say.
         same: How often they then say the same.
     """
 
+    everywhere: Rate
     decided: Rate
     same: Rate
 
 
+class Verdict(NamedTuple):
+    """What a judge says of a picture.
+
+    Attributes:
+        is_right: Whether it shows what was asked for.
+        is_sure: Whether believing a little more or less would change nothing.
+    """
+
+    is_right: bool
+    is_sure: bool
+
+
 @runtime_checkable
 class Opinion(Protocol):
-    """Says whether a picture shows what was asked for, or nothing."""
+    """Says whether a picture shows what was asked for, and how sure that is."""
 
-    def verdict(self, image: UInt8[np.ndarray, "h w 3"], item: Item) -> bool | None:
-        """Return whether it does; None if unsure.
+    def verdict(self, image: UInt8[np.ndarray, "h w 3"], item: Item) -> "Verdict":
+        """Return whether it does.
 
         Args:
             image: RGB, CANVAS_PX square.
@@ -93,16 +107,19 @@ class DetectorJudge:
         """
         return reading_of(self._look(image), MIN_BELIEF)
 
-    def verdict(self, image: UInt8[np.ndarray, "h w 3"], item: Item) -> bool | None:
-        """Return whether a picture shows what was asked for; None where that hangs on a belief.
+    def verdict(self, image: UInt8[np.ndarray, "h w 3"], item: Item) -> Verdict:
+        """Return whether a picture shows what was asked for, and whether that hangs on a belief.
 
         Args:
             image: RGB, CANVAS_PX square.
             item: What was asked for.
         """
         seen = self._look(image)
-        lenient, strict = (satisfies(reading_of(seen, belief), item) for belief in BELIEFS)
-        return lenient if lenient == strict else None
+        lenient, says, strict = (
+            satisfies(reading_of(seen, belief), item)
+            for belief in (BELIEFS[0], MIN_BELIEF, BELIEFS[1])
+        )
+        return Verdict(is_right=says, is_sure=lenient == strict == says)
 
     @torch.inference_mode()
     def _look(self, image: UInt8[np.ndarray, "h w 3"]) -> Seen:
@@ -155,12 +172,18 @@ def agreement(judged: Sequence[Judged], second: Opinion) -> Agreement:
         second: Reads the same pictures again.
     """
     verdicts = [second.verdict(np.array(each.image), each.item) for each in judged]
-    said = [
-        verdict == each.is_right
-        for verdict, each in zip(verdicts, judged, strict=True)
-        if verdict is not None and is_sure(each)
+    pairs = list(zip(verdicts, judged, strict=True))
+    sure = [
+        verdict.is_right == each.is_right
+        for verdict, each in pairs
+        if verdict.is_sure and is_sure(each)
     ]
-    return Agreement(decided=wilson(len(said), len(judged)), same=wilson(sum(said), len(said)))
+    agreed = sum(verdict.is_right == each.is_right for verdict, each in pairs)
+    return Agreement(
+        everywhere=wilson(agreed, len(pairs)),
+        decided=wilson(len(sure), len(pairs)),
+        same=wilson(sum(sure), len(sure)),
+    )
 
 
 def is_sure(judged: Judged) -> bool:

@@ -19,7 +19,7 @@ from evaluation.detector import (
 from evaluation.detector_training import DetectorMethod, names_all
 from evaluation.model import Judged
 from evaluation.prompts_from_scenes import items
-from evaluation.second_judge import DetectorJudge, agreement, reading_of
+from evaluation.second_judge import DetectorJudge, Verdict, agreement, reading_of
 from scenes.compose import Box, sample_scene
 from scenes.readings import Reading, SeenObject
 from scenes.vocabulary import NOUNS
@@ -133,7 +133,7 @@ def test_a_kept_detector_answers_the_same(autoencoder, tmp_path):
             load_detector(path)
 
 
-def test_a_verdict_that_hangs_on_how_much_is_believed_is_none(autoencoder, monkeypatch):
+def test_a_verdict_that_hangs_on_how_much_is_believed_is_unsure(autoencoder, monkeypatch):
     (item,) = items("single_object", 1, is_unseen=False)
     noun = item.include[0].noun
     truth = next(each for each in map(scene, range(500)) if each.objects[0].noun == noun)
@@ -142,7 +142,7 @@ def test_a_verdict_that_hangs_on_how_much_is_believed_is_none(autoencoder, monke
     for belief in (0.95, 0.4, 0.1):
         monkeypatch.setattr(judge, "_look", lambda _image, sure=belief: knowing(truth, belief=sure))
         said.append(judge.verdict(np.asarray(BLANK), item))
-    assert said == [True, None, False]
+    assert said == [(True, True), (True, False), (False, True)]
 
 
 def test_the_second_judge_reads_a_picture_by_its_latent(autoencoder):
@@ -169,7 +169,9 @@ def test_agreement_counts_pictures_that_both_judges_are_sure_of():
         Judged(item=asked[3], image=BLANK, reading=nothing, is_right=False),
         Judged(item=asked[4], image=BLANK, reading=doubt, is_right=False),
     ]
-    verdicts = iter([True, True, False, None, True])
+    says = [(True, True), (True, True), (False, True), (False, False), (True, True)]
+    verdicts = iter(Verdict(*each) for each in says)
     both = agreement(judged, SimpleNamespace(verdict=lambda _image, _item: next(verdicts)))
+    assert (both.everywhere.value, both.everywhere.num_tried) == (pytest.approx(3 / 5), 5)
     assert (both.decided.value, both.decided.num_tried) == (pytest.approx(3 / 5), 5)
     assert (both.same.value, both.same.num_tried) == (pytest.approx(2 / 3), 3)
