@@ -123,13 +123,7 @@ def _command(method: str) -> Callable[..., None]:
         publish: Publish = False,
         default: Default = None,
     ) -> None:
-        from distill.captioned import (
-            features_of,
-            ground_of,
-            latents_of,
-            load_student,
-            load_teacher,
-        )
+        from distill.captioned import features_of, ground_of, latents_of, load_student, load_teacher
         from distill.recipes import WAYS, loop_of, method_maker, recipe_settings, stages_of
         from distill.teach import teach
 

@@ -236,9 +236,15 @@ def _agreement(
     from evaluation.second_judge import agreement
 
     both = agreement(judged, second)
-    rows = {"all": both.everywhere, "both are sure": both.decided, "then": both.same}
-    _show("How often a second judge says the same", rows)
+    rows = {
+        "it calls right": both.second_right,
+        "it says the same": both.everywhere,
+        "both are sure": both.decided,
+        "then it says the same": both.same,
+    }
+    _show("A second judge of all pictures", rows)
     return {
+        f"{name}_right": both.second_right.value,
         f"{name}_agreement": both.everywhere.value,
         f"{name}_decided": both.decided.value,
         f"{name}_agreement_decided": both.same.value,

@@ -1,7 +1,8 @@
 """`fewstroke quantize`: a low-bit copy of a checkpoint, calibrated by the tool itself."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,9 @@ EPILOG = (
     "--run-dir runs/w4a8 --publish-as low-bit[/bold]. The same command again resumes."
 )
 
+
+# What variants.json says of how the parent paints holds for its low-bit copy, too.
+PAINTED_WITH = ("scheduler", "guidance_rescale", "regions")
 
 Variant = Annotated[
     str | None, typer.Argument(help="Variant to quantize; the default one if left out.")
@@ -117,7 +121,7 @@ class _Source:
     variant: str
     num_steps: int
     guidance: float
-    scheduler: str | None = None
+    painted_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _find(model: str, variant: str | None) -> _Source:
@@ -129,13 +133,14 @@ def _find(model: str, variant: str | None) -> _Source:
     if (root / "variants.json").is_file():
         found = open_checkpoint(root, variant=variant)
         info = found.info
+        entry = json.loads((root / "variants.json").read_text())["variants"][info.variant]
         return _Source(
             root=root,
             transformer=found.transformer,
             variant=info.variant,
             num_steps=info.default_steps,
             guidance=info.default_guidance,
-            scheduler=info.default_scheduler,
+            painted_with={key: entry[key] for key in PAINTED_WITH if key in entry},
         )
     if variant not in {None, "default"} or not (root / "transformer").is_dir():
         raise CheckpointError(
@@ -178,11 +183,12 @@ def _load(source: _Source, num_steps: int) -> Any:  # noqa: ANN401 - any diffuse
     pipeline = DiffusionPipeline.from_pretrained(
         str(source.root), transformer=transformer, use_safetensors=True, local_files_only=True
     )
-    if source.scheduler is not None:  # what will paint with it decides at which times it is asked
+    scheduler = source.painted_with.get("scheduler")
+    if scheduler is not None:  # what will paint with it decides at which times it is asked
         from pipelines.schedulers import make_scheduler
 
         config = dict(pipeline.scheduler.config)
-        pipeline.scheduler = make_scheduler(source.scheduler, config, num_steps)
+        pipeline.scheduler = make_scheduler(scheduler, config, num_steps)
     return pipeline.to(best_device())
 
 
@@ -193,7 +199,6 @@ def _prompts(file: Path | None) -> Any:  # noqa: ANN401
 
 
 def _show(run_dir: Path) -> None:
-    import json
 
     from rich.console import Console
     from rich.table import Table
@@ -220,15 +225,13 @@ def _show(run_dir: Path) -> None:
 
 
 def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: str) -> None:
-    import json
-
     from training.publish import add_variant
 
     report: Mapping[str, Any] = json.loads((run_dir / "report.json").read_text())
     entry = {
         "steps": task.num_steps,
         "guidance": task.guidance,
-        **({} if source.scheduler is None else {"scheduler": source.scheduler}),
+        **source.painted_with,
         "bits": task.precision.weights,
         "parent": source.variant,
         "method": f"{task.method}, {task.precision}",

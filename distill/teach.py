@@ -75,8 +75,7 @@ def teach(
 ) -> list[Student]:
     """Teach one student after another, resuming wherever an earlier call was stopped.
 
-    A student starts with the weights of the one before it, the first with the teacher's or with
-    those of an earlier student that learns on.
+    A student starts with the weights of the one before it, the first with the teacher's.
 
     Args:
         ground: Teacher, data, schedule.
@@ -86,7 +85,7 @@ def teach(
         run_dir: Folder of the distillation: one folder per stage, and plan.json.
         settings: Everything else that decides the outcome. A folder that was begun with others is
             a CheckpointError.
-        start_from: Gives the first student its weights; None for the teacher.
+        start_from: Gives the first student other weights; None for the teacher's.
 
     Returns:
         The students that are finished; fewer than the stages if time ran out.
@@ -102,9 +101,7 @@ def teach(
         student = _finished(home, stage, ground.teacher)
         if student is None:
             network = deepcopy(before)
-            limit = loop.time_limit_s
-            left = None if limit is None else max(0.0, limit - (monotonic() - started))
-            own = _loop_of(stage, loop, left)
+            own = _loop_of(stage, loop, monotonic() - started)
             done = run(
                 make_method(network, teacher, stage),
                 ground.source,
@@ -128,12 +125,13 @@ def teach(
     return finished
 
 
-def _loop_of(stage: Stage, loop: LoopConfig, time_limit_s: float | None) -> LoopConfig:
+def _loop_of(stage: Stage, loop: LoopConfig, spent_s: float) -> LoopConfig:
+    limit = loop.time_limit_s
     return replace(
         loop,
         num_steps=stage.training_steps or loop.num_steps,
         seed=loop.seed + stage.num_steps,
-        time_limit_s=time_limit_s,
+        time_limit_s=None if limit is None else max(0.0, limit - spent_s),
     )
 
 

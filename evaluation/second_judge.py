@@ -38,11 +38,13 @@ class Agreement:
     """How two judges of the same pictures stand to each other.
 
     Attributes:
+        second_right: How often the second calls a picture right.
         everywhere: How often they say the same of a picture.
         decided: How often both are sure of what they say.
         same: How often they then say the same.
     """
 
+    second_right: Rate
     everywhere: Rate
     decided: Rate
     same: Rate
@@ -180,6 +182,7 @@ def agreement(judged: Sequence[Judged], second: Opinion) -> Agreement:
     ]
     agreed = sum(verdict.is_right == each.is_right for verdict, each in pairs)
     return Agreement(
+        second_right=wilson(sum(verdict.is_right for verdict in verdicts), len(pairs)),
         everywhere=wilson(agreed, len(pairs)),
         decided=wilson(len(sure), len(pairs)),
         same=wilson(sum(sure), len(sure)),

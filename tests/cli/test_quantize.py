@@ -41,6 +41,7 @@ def test_wrong_words_are_refused_before_any_work(tmp_path):
 
 def test_a_published_variant_is_painted_as_its_parent_is(folder, tmp_path):
     parent = {"folder": "transformer", "steps": 2, "guidance": 1.0, "scheduler": "ddim"}
+    parent |= {"guidance_rescale": 0.5, "regions": {"depth": "flat", "window": [0.0, 0.5]}}
     manifest = {"default": "teacher", "variants": {"teacher": parent}}
     (folder / "variants.json").write_text(json.dumps(manifest))
     prompts = tmp_path / "prompts.txt"
@@ -55,6 +56,9 @@ def test_a_published_variant_is_painted_as_its_parent_is(folder, tmp_path):
     assert published.info.default_scheduler == "ddim"
     assert (published.info.default_steps, published.info.default_guidance) == (2, 1.0)
     assert published.info.bits == 4
+    assert published.info.default_guidance_rescale == 0.5
+    written = json.loads((folder / "variants.json").read_text())["variants"]["low-bit"]
+    assert written["regions"] == parent["regions"]
     size = {"width": published.info.sizes[0][0], "height": published.info.sizes[0][1]}
     spec = GenerationSpec(prompt="a cat", num_steps=2, guidance_scale=1.0, **size)
     assert published.generate([spec])[0].image.size == published.info.sizes[0]

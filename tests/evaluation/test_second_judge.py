@@ -172,6 +172,7 @@ def test_agreement_counts_pictures_that_both_judges_are_sure_of():
     says = [(True, True), (True, True), (False, True), (False, False), (True, True)]
     verdicts = iter(Verdict(*each) for each in says)
     both = agreement(judged, SimpleNamespace(verdict=lambda _image, _item: next(verdicts)))
+    assert both.second_right.value == pytest.approx(3 / 5)
     assert (both.everywhere.value, both.everywhere.num_tried) == (pytest.approx(3 / 5), 5)
     assert (both.decided.value, both.decided.num_tried) == (pytest.approx(3 / 5), 5)
     assert (both.same.value, both.same.num_tried) == (pytest.approx(2 / 3), 3)
