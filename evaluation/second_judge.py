@@ -147,13 +147,13 @@ def reading_of(seen: Seen, min_belief: float) -> Reading:
         box = _box(seen.boxes[0, :, down, across].tolist(), down, across, len(beliefs))
         if any(box_iou(box, other.box) > ONE_OBJECT_IOU for other in objects):
             continue
-        by_chance, look = looks[:, down, across].max(dim=0)
+        share, look = looks[:, down, across].max(dim=0)
         longer = max(box.x1 - box.x0, box.y1 - box.y0) * CANVAS_PX
         objects.append(
             SeenObject(
                 noun=list(NOUNS)[int(kinds[down, across])],
                 color=LOOK_WORDS[int(look)],
-                color_is_sure=bool(by_chance >= min_belief),
+                color_is_sure=bool(share >= min_belief),
                 size=size_word(round(longer)),
                 box=box,
                 z=0,
