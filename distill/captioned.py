@@ -129,18 +129,17 @@ def load_student(teacher: Teacher, folder: Path) -> PixArtTransformer2DModel:
     Raises:
         CheckpointError: If there is none, or it has another shape.
     """
-    refused = (
-        f"{folder} holds no transformer to start from ({{}}): give the folder of a student, such as "
-        "runs/distill-rdd/8-steps/student."
-    )
+    way_out = "Give the folder of a student, such as runs/distill-rdd/8-steps/student."
     if not (folder / "config.json").is_file():
-        raise CheckpointError(refused.format("it has no config.json"), param="start_from")
+        raise CheckpointError(f"{folder} has no config.json. {way_out}", param="start_from")
     try:
         student = PixArtTransformer2DModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        raise CheckpointError(refused.format(error), param="start_from") from error
+        raise CheckpointError(
+            f"{folder} holds no transformer to start from ({error}). {way_out}", param="start_from"
+        ) from error
     shapes = [
         {name: weight.shape for name, weight in network.state_dict().items()}
         for network in (student, teacher.transformer)

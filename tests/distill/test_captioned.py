@@ -89,7 +89,7 @@ def test_a_first_student_learns_on_from_an_earlier_one(teacher, source, tmp_path
 
 
 def test_what_is_no_student_of_the_teacher_is_refused(teacher, tmp_path):
-    with pytest.raises(CheckpointError, match="holds no transformer to start from"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json\. Give the folder"):
         load_student(teacher, tmp_path)
     config = dict(teacher.transformer.config) | {"num_layers": 1}
     type(teacher.transformer).from_config(config).save_pretrained(tmp_path / "smaller")
