@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is first imported
 
@@ -19,6 +20,10 @@ os.environ["FEWSTROKE_DATA_DIR"] = tempfile.mkdtemp(prefix="fewstroke-tests-")
 os.environ["FEWSTROKE_CACHE_DIR"] = tempfile.mkdtemp(prefix="fewstroke-compiled-")
 for folder in ("FEWSTROKE_DATA_DIR", "FEWSTROKE_CACHE_DIR"):
     atexit.register(shutil.rmtree, os.environ[folder], ignore_errors=True)
+
+# No test is timed: on a busy machine any example may take long.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
