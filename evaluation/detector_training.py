@@ -56,11 +56,11 @@ class DetectorRecipe:
         seed: Seed of data and first weights.
     """
 
-    num_steps: int = 1800
+    num_steps: int = 2800
     batch_size: int = 64
     num_scenes: int = 24_000
     num_held_out: int = 8000
-    width: int = 96
+    width: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     noise: float = 0.8

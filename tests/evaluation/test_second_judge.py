@@ -16,7 +16,7 @@ from evaluation.detector import (
     save_detector,
     targets_of,
 )
-from evaluation.detector_training import DetectorMethod, names_all
+from evaluation.detector_training import DetectorMethod, TakingTurns, names_all
 from evaluation.model import Judged
 from evaluation.prompts_from_scenes import items
 from evaluation.second_judge import DetectorJudge, Verdict, agreement, reading_of
@@ -95,6 +95,14 @@ def test_the_loss_of_perfect_answers_is_small_and_of_others_is_not():
     good, bad = (detection_loss(each, wanted) for each in (seen, shifted))
     assert float(good["boxes"]) < 1e-6
     assert all(float(bad[name]) > 3 * float(good[name]) for name in good)
+
+
+def test_every_second_batch_holds_what_painters_never_see():
+    source = TakingTurns({"train": lambda step: {"at": step}, "unseen": lambda step: {"at": -step}})
+    assert [source(step) for step in (2, 3)] == [
+        {"at": 2, "split": "train"},
+        {"at": -3, "split": "unseen"},
+    ]
 
 
 def test_a_detector_learns_what_it_is_shown(autoencoder):
