@@ -26,7 +26,7 @@ from scenes.sprites import SpriteSheet
 from training.autoencoder_recipes import load_autoencoder
 from training.data import LatentSource, encode_scenes, encoder_name
 from training.loop import LoopConfig, run
-from training.method import Batch, Method, Phase, StepOutput
+from training.method import Batch, Method, Phase, Source, StepOutput
 from training.optimizers import OptimizerConfig
 from training.recorders import write_run_record
 
@@ -84,7 +84,7 @@ class TakingTurns:
         sources: By split.
     """
 
-    def __init__(self, sources: Mapping[Split, LatentSource]) -> None:
+    def __init__(self, sources: Mapping[Split, Source]) -> None:
         self._sources = sources
 
     def __call__(self, step: int) -> Batch:
@@ -192,7 +192,7 @@ def train_detector(
 def _scenes(
     autoencoder: AutoencoderDC, sheet: SpriteSheet, latents: Path, settings: DetectorRecipe
 ) -> TakingTurns:
-    sources: dict[Split, LatentSource] = {}
+    sources: dict[Split, Source] = {}
     for split, count in zip(SPLITS, (settings.num_scenes, settings.num_held_out), strict=True):
         folder = encode_scenes(
             autoencoder, sheet, latents, num_scenes=count, device=best_device(), split=split
