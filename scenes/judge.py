@@ -46,6 +46,11 @@ EXPLAINED_CRUMB = 0.5
 # The next colour must be worse by this share of the object's area.
 MIN_COLOR_MARGIN = 0.02
 NUM_CANDIDATES = 14
+# What fits badly is looked at again through half-closed eyes: a blur of so many pixels. Blurred noise
+# is a grey thing, so whoever saw nothing at all with open eyes does not look, and a blur must show more.
+SOFT_PX = 1.5
+NOTHING_UNEXPLAINED = 0.95
+MAX_SOFT_UNEXPLAINED = 0.75
 VIEW_PAD_PX = 8
 
 
@@ -124,13 +129,33 @@ class SceneJudge:
         masks: list[Bool[np.ndarray, "h w"]],
     ) -> list[Found]:
         """Return the object, or the objects, that a part of the picture shows."""
+        found = self._explain_at(ground, counts, masks, soft_px=0.0)
+        if WELL_EXPLAINED < found[0].unexplained < NOTHING_UNEXPLAINED:
+            softly = self._explain_at(ground, counts, masks, soft_px=SOFT_PX)
+            if softly[0].unexplained <= MAX_SOFT_UNEXPLAINED:
+                found = softly
+        return found
+
+    def _explain_at(
+        self,
+        ground: Ground,
+        counts: Bool[np.ndarray, "h w"],
+        masks: list[Bool[np.ndarray, "h w"]],
+        *,
+        soft_px: float,
+    ) -> list[Found]:
         view = View(
-            self._bank, ground.image, under=ground.canvas, counts=counts, noise=2 * ground.noise
+            self._bank,
+            ground.image,
+            under=ground.canvas,
+            counts=counts,
+            noise=2 * ground.noise,
+            soft_px=soft_px,
         )
         whole = max(view.empty_error, 1.0)
         fit = self._fit(view, ground.image, masks, ground.styles)
         if fit.error > GOOD_UNEXPLAINED * whole:
-            finder = StackFinder(self._bank, self._points, ground, counts)
+            finder = StackFinder(self._bank, self._points, ground, counts, soft_px=soft_px)
             stacks = [finder.split(cores) for cores in map(_cores, masks[1:]) if len(cores) > 1]
             if not stacks or min(each.error for each in stacks) > GOOD_UNEXPLAINED * whole:
                 stacks.append(finder.find())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import ndimage
 
 from scenes.judge_templates import (
     COARSE_SIDES_PX,
@@ -54,6 +55,7 @@ class View:
         noise: Error of one pixel, summed over channels, that means nothing.
         over_rgb: What is painted in front of it, premultiplied.
         over_alpha: How much that hides.
+        soft_px: Deviation of a blur through which picture and painting are compared.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class View:
         noise: float,
         over_rgb: Float[np.ndarray, "h w 3"] | None = None,
         over_alpha: Float[np.ndarray, "h w"] | None = None,
+        soft_px: float = 0.0,
     ) -> None:
         rows, columns = np.flatnonzero(counts.any(axis=1)), np.flatnonzero(counts.any(axis=0))
         self._y0, self._x0 = int(rows[0]), int(columns[0])
         part = (slice(self._y0, int(rows[-1]) + 1), slice(self._x0, int(columns[-1]) + 1))
-        self._bank, self._noise = bank, noise
+        self._bank, self._noise, self._soft_px = bank, noise, soft_px
         self._image, self._under = by_channel(image[part]), by_channel(under[part])
         self._weights = counts[part].astype(np.float32)
         self._over_rgb = None if over_rgb is None else by_channel(over_rgb[part])
@@ -158,6 +161,9 @@ class View:
         return (self.best(others).error - fit.error) / area
 
     def _errors(self, difference: Float[np.ndarray, "3 a b"]) -> Float[np.ndarray, "a b"]:
+        if self._soft_px:  # blurring is linear: a blurred difference is the difference of blurs
+            sigma = (0, self._soft_px, self._soft_px)
+            difference = ndimage.gaussian_filter(difference, sigma, mode="nearest", truncate=2)
         red, green, blue = np.abs(difference, out=difference)
         size = red + green + blue
         size -= np.float32(self._noise)

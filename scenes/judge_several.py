@@ -32,6 +32,7 @@ class StackFinder:
         points: The same, for a search at every place.
         ground: The picture and its backdrop.
         counts: Which pixels tell about this part.
+        soft_px: Deviation of a blur through which picture and painting are compared.
     """
 
     def __init__(
@@ -40,8 +41,11 @@ class StackFinder:
         points: PointBank,
         ground: Ground,
         counts: Bool[np.ndarray, "h w"],
+        *,
+        soft_px: float = 0.0,
     ) -> None:
         self._bank, self._points, self._ground, self._counts = bank, points, ground, counts
+        self._soft_px = soft_px
 
     def split(self, cores: list[Bool[np.ndarray, "h w"]]) -> Stack:
         """Return one object for each core.
@@ -103,6 +107,7 @@ class StackFinder:
             noise=2 * ground.noise,
             over_rgb=over_rgb,
             over_alpha=over_alpha,
+            soft_px=self._soft_px,
         )
 
     def _unexplained(self, stack: Stack) -> Bool[np.ndarray, "h w"] | None:

@@ -1,5 +1,8 @@
+from collections import Counter
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from core.errors import InputError
 from evaluation.intervals import wilson
@@ -50,6 +53,27 @@ def test_noise_is_not_an_object_with_a_name(judge):
     reading = judge.read(canvas.astype(np.uint8))
     assert all(thing.noun is None for thing in reading.objects)
     assert reading.abstains
+
+
+def test_two_things_that_touch_are_two_though_they_are_drawn_roughly(judge, sheet):
+    for seed in (9000, 9004, 9008, 9020):
+        scene = sample_scene(seed, split="seen", sheet=sheet)
+        reading = judge.read(roughly(render(scene, sheet), seed - 9000))
+        seen = Counter(thing.noun for thing in reading.objects)
+        assert seen == Counter(thing.noun for thing in scene.objects)
+
+
+def roughly(image, seed):
+    """The picture with its pixels some 2.5 to and fro, neighbours together, and blurred."""
+    rng = np.random.default_rng(seed)
+    noise = [ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), 5) for _ in range(2)]
+    down, across = np.indices(image.shape[:2]) + [2.5 * each / each.std() for each in noise]
+    channels = np.moveaxis(image.astype(np.float32), -1, 0)
+    moved = [
+        ndimage.map_coordinates(each, (down, across), order=1, mode="nearest") for each in channels
+    ]
+    blurred = np.stack([ndimage.gaussian_filter(each, 1) for each in moved], axis=-1)
+    return blurred.round().clip(0, 255).astype(np.uint8)
 
 
 def test_pictures_of_another_size_are_refused(judge):
