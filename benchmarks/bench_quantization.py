@@ -55,7 +55,10 @@ def table(
     num_images: Annotated[int, typer.Option(min=2, help="Pictures a distance is of.")] = 512,
     num_judged: Annotated[
         int, typer.Option(min=0, help="Prompts of each category for the judge; 0 judges nothing.")
-    ] = 4,
+    ] = 12,
+    judge: Annotated[Path, typer.Option(help="Detector that judges, of `train detector`.")] = Path(
+        "checkpoints/second-judge"
+    ),
     picture: Annotated[
         Path | None, typer.Option(help="PNG file of pictures at every width, by mpq.")
     ] = None,
@@ -71,6 +74,7 @@ def table(
         recipe=recipe,
         num_images=num_images,
         num_judged=num_judged,
+        judge_dir=judge,
     )
     found = measure_table(model, variant, features, run_dir, cells, picture=picture)
     _finish(found, output)

@@ -1,7 +1,7 @@
 """Every method at every width: quantize, paint the same prompts and seeds, measure.
 
 Distances are of latents, in the feature space of the classifier of scenes: the same in which
-students are measured. Pictures are decoded for PSNR and for the judge.
+students are measured. Pictures are decoded for PSNR and for the detector that judges them.
 """
 
 import json
@@ -21,11 +21,13 @@ from core.devices import best_device
 from core.recipes import configured
 from distill.captioned import load_teacher, unseen_scenes
 from distill.features import FeatureNetwork, load_classifier
+from evaluation.detector import load_detector
 from evaluation.distance_table import over_runs
 from evaluation.distances import Distance, features, frechet_distance, kernel_distance, space_name
 from evaluation.intervals import wilson
 from evaluation.model import judge_pictures
 from evaluation.predicates import TAGS, Item
+from evaluation.second_judge import DetectorJudge
 from pipelines.model_info import ModelInfo
 from pipelines.store import open_checkpoint
 from quant.pictures import painting_with, psnr_db
@@ -34,8 +36,6 @@ from quant.prompts import scene_prompts
 from quant.quantize import Task, prepare, quantize
 from quant.recipes import SETTINGS
 from quant.trajectory import Sampling, sample
-from scenes.judge import SceneJudge
-from scenes.sprites import SpriteSheet
 from training.recorders import save_grid
 
 Row = Mapping[str, Any]
@@ -55,6 +55,7 @@ class Cells:
         recipe: Named settings.
         num_images: Pictures a distance is of.
         num_judged: Prompts of each category that are painted for the judge; 0 judges nothing.
+        judge_dir: Detector that judges: a cell's 9 x `num_judged` pictures in seconds, rough or not.
     """
 
     methods: tuple[str, ...]
@@ -63,6 +64,7 @@ class Cells:
     recipe: str
     num_images: int
     num_judged: int
+    judge_dir: Path
 
 
 def measure_table(
@@ -88,7 +90,7 @@ def measure_table(
 
     Returns:
         Headline figures: Frechet distances from real scenes, with 95 % intervals; how far pictures
-        are from the float ones; what share of them the judge finds right.
+        are from the float ones; what share of them the detector finds right.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     bench = _Bench(model, variant, load_classifier(feature_dir), cells)
@@ -169,7 +171,7 @@ class _Bench:
     ) -> None:
         self.pipeline, self.info = _pipeline(model, variant)
         self.network, self.cells = network, cells
-        self.judge = SceneJudge(SpriteSheet())
+        self.judge = DetectorJudge(load_detector(cells.judge_dir), self.pipeline.vae)
         self.sampling = Sampling(
             num_steps=self.info.default_steps, guidance=self.info.default_guidance, batch_size=16
         )
@@ -228,7 +230,7 @@ class _Bench:
         if not self.cells.num_judged:
             return row
         judged = _kept(
-            folder / f"judged-{self.cells.num_judged}.json", lambda: self._judge(network())
+            folder / f"detected-{self.cells.num_judged}.json", lambda: self._judge(network())
         )
         return {**row, "judged": judged}
 

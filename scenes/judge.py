@@ -7,6 +7,7 @@ one style and detail for all. What fits badly, or two things fit equally well, s
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -26,7 +27,7 @@ from scenes.judge_fit import GOOD_UNEXPLAINED, Fit, View, coarse_poses
 from scenes.judge_points import PointBank
 from scenes.judge_several import StackFinder, paint
 from scenes.judge_templates import TemplateBank
-from scenes.readings import Reading, SeenObject, look_word, size_word
+from scenes.readings import Reading, SeenObject, box_iou, look_word, size_word
 from scenes.sprites import SpriteSheet
 from scenes.vocabulary import CANVAS_PX, STYLES
 
@@ -46,11 +47,13 @@ EXPLAINED_CRUMB = 0.5
 # The next colour must be worse by this share of the object's area.
 MIN_COLOR_MARGIN = 0.02
 NUM_CANDIDATES = 14
-# What fits badly is looked at again through half-closed eyes: a blur of so many pixels. Blurred noise
-# is a grey thing, so whoever saw nothing at all with open eyes does not look, and a blur must show more.
+# What fits badly is looked at again through half-closed eyes: a blur of so many pixels. Blurred
+# noise is a grey thing: who saw nothing with open eyes does not look, and a blur must show more.
 SOFT_PX = 1.5
 NOTHING_UNEXPLAINED = 0.95
 MAX_SOFT_UNEXPLAINED = 0.75
+# Boxes of two things that touch share no more; what shares more in a blur is one thing seen twice.
+MAX_TOUCHING_IOU = 0.25
 VIEW_PAD_PX = 8
 
 
@@ -132,9 +135,19 @@ class SceneJudge:
         found = self._explain_at(ground, counts, masks, soft_px=0.0)
         if WELL_EXPLAINED < found[0].unexplained < NOTHING_UNEXPLAINED:
             softly = self._explain_at(ground, counts, masks, soft_px=SOFT_PX)
-            if softly[0].unexplained <= MAX_SOFT_UNEXPLAINED:
+            if softly[0].unexplained <= MAX_SOFT_UNEXPLAINED and self._tells_more(softly, found):
                 found = softly
         return found
+
+    def _tells_more(self, softly: list[Found], found: list[Found]) -> bool:
+        """Whether a blur names what had no name, or shows that what seemed one thing are several.
+
+        That a thing is another one than it seemed is not for a blur to say.
+        """
+        if len(softly) <= len(found):
+            return found[0].unexplained > MAX_UNEXPLAINED
+        boxes = [self._box(each) for each in softly]
+        return all(box_iou(a, b) <= MAX_TOUCHING_IOU for a, b in combinations(boxes, 2))
 
     def _explain_at(
         self,
@@ -200,21 +213,25 @@ class SceneJudge:
 
     def _seen(self, found: Found) -> SeenObject:
         pose = found.fit.pose
-        stamp = self._bank.stamp(pose.look, pose.detail)
         sure = found.unexplained <= MAX_UNEXPLAINED
         return SeenObject(
             noun=pose.look.noun if sure else None,
             color=look_word(pose.look.noun, pose.look.color) if sure else None,
             color_is_sure=sure and found.color_margin >= MIN_COLOR_MARGIN,
             size=size_word(pose.look.side_px) if sure else None,
-            box=Box(
-                x0=max(pose.left, 0) / CANVAS_PX,
-                y0=max(pose.top, 0) / CANVAS_PX,
-                x1=min(pose.left + stamp.width, CANVAS_PX) / CANVAS_PX,
-                y1=min(pose.top + stamp.height, CANVAS_PX) / CANVAS_PX,
-            ),
+            box=self._box(found),
             z=found.z,
             unexplained=found.unexplained,
+        )
+
+    def _box(self, found: Found) -> Box:
+        pose = found.fit.pose
+        stamp = self._bank.stamp(pose.look, pose.detail)
+        return Box(
+            x0=max(pose.left, 0) / CANVAS_PX,
+            y0=max(pose.top, 0) / CANVAS_PX,
+            x1=min(pose.left + stamp.width, CANVAS_PX) / CANVAS_PX,
+            y1=min(pose.top + stamp.height, CANVAS_PX) / CANVAS_PX,
         )
 
 
