@@ -55,7 +55,7 @@ class Cells:
         recipe: Named settings.
         num_images: Pictures a distance is of.
         num_judged: Prompts of each category that are painted for the judge; 0 judges nothing.
-        judge_dir: Detector that judges: a cell's 9 x `num_judged` pictures in seconds, rough or not.
+        judge_dir: Detector that judges; it is quick, and reads rough things.
     """
 
     methods: tuple[str, ...]

@@ -31,8 +31,8 @@ with the same noise.
 - **apart**: mean squared distance of a picture's features from the float picture's, over the mean
   square of the latter.
 - **dB**: peak signal-to-noise ratio against the float pictures.
-- **right**: share of GenEval-like prompts whose pictures the [second judge](evaluation.md#a-model), a
-  detector, finds right, with its 95 % Wilson interval; the float student's is {float_right}.
+- **right**: share of GenEval-like prompts whose pictures the [second judge](evaluation.md#a-model)
+  finds right, with its 95 % Wilson interval; the float student's is {float_right}.
 - **MB**: the transformer's weights as stored; the float student's take 20.6. `svdquant` holds a
   float branch of rank 32 beside its codes.
 
