@@ -125,7 +125,7 @@ class DetectorJudge:
 
     @torch.inference_mode()
     def _look(self, image: UInt8[np.ndarray, "h w 3"]) -> Seen:
-        pixels = to_tensor(np.ascontiguousarray(image)[None])
+        pixels = to_tensor(np.array(image)[None])  # PIL lends memory that torch may not write
         latent = latent_of(self._autoencoder, pixels)
         answers: Seen = self._detector(latent * self._scale)
         return answers

@@ -2,13 +2,16 @@ import json
 
 import pytest
 import torch
+from diffusers import AutoModel
 from PIL import Image
 
 from benchmarks.bench_quantization import METHODS, PRECISIONS, main, unmeasured
 from distill.classifier import latent_classifier
 from distill.features import save_classifier
+from evaluation.detector import Detector, DetectorShape, save_detector
 from evaluation.predicates import TAGS
 from tests.distill.conftest import checkpoint, own_checkpoint  # noqa: F401 - fixtures
+from training.data import encoder_name
 
 
 def test_what_was_not_measured_is_null_and_what_was_is_kept():
@@ -17,6 +20,12 @@ def test_what_was_not_measured_is_null_and_what_was_is_kept():
     assert figures["distance_mpq_w2a4_low"] is None
     assert len(figures) == 3 * len(METHODS) * len(PRECISIONS) + 3
     assert json.dumps(figures)
+
+
+def detector_of(folder):
+    """One that has learned nothing, of the checkpoint's autoencoder."""
+    encoder = encoder_name(AutoModel.from_pretrained(str(folder / "vae")))
+    return Detector(DetectorShape(channels=12, width=16, trained_on=encoder))
 
 
 @pytest.mark.slow
@@ -28,11 +37,13 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
     torch.manual_seed(0)
     classifier = latent_classifier(channels=12, widths=(8,), num_blocks=1, trained_on="abc")
     folder = save_classifier(classifier, tmp_path / "classifier", metrics={})
+    judge = save_detector(detector_of(own_checkpoint), tmp_path / "detector", metrics={})
     output = tmp_path / "quantization.json"
     words = ["table", "--model", str(own_checkpoint), "--features", str(folder)]
     words += ["--run-dir", str(tmp_path / "table"), "--recipe", "quick", "--num-images", "16"]
     words += ["--picture", str(tmp_path / "widths.png")]
     words += ["--method", "minmax", "--seed", "0", "--num-judged", "1", "--output", str(output)]
+    words += ["--judge", str(judge)]
     for bits in ("w8a8", "w2a4"):
         words += ["--precision", bits]
     with pytest.raises(SystemExit) as ended:

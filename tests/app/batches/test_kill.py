@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.kill_jobs import kill_under_load
 
-NUM_KILLS = 10
+NUM_KILLS = 6
 
 
 @pytest.mark.slow
