@@ -77,7 +77,7 @@ def main(
                 figures |= distances(present, steps) | rates(present, steps, num_rounds)
                 figures |= weights(present)
         if memory:
-            figures |= residents(subject, names, steps)
+            figures |= memory_of(subject, names, steps)
     if device != "cpu":
         figures = {f"{name}_{device}": figure for name, figure in figures.items()}
     if xl_rounds:
@@ -190,8 +190,8 @@ def weights(present: Mapping[str, Painter]) -> dict[str, float | None]:
     }
 
 
-def residents(subject: Subject, who: Sequence[str], steps: int) -> dict[str, float | None]:
-    """Measure what a process holds after its first pictures, a process for each painter.
+def memory_of(subject: Subject, who: Sequence[str], steps: int) -> dict[str, float | None]:
+    """Measure what a process holds after two pictures, and at most, a process for each painter.
 
     Args:
         subject: What is measured.
@@ -201,17 +201,19 @@ def residents(subject: Subject, who: Sequence[str], steps: int) -> dict[str, flo
     found: dict[str, float | None] = {}
     for name in who:
         with get_context("spawn").Pool(1) as pool:
-            found[f"resident_mb_{name}"] = pool.apply(_resident_mb, (name, subject, steps))
+            held, peak = pool.apply(_memory_mb, (name, subject, steps))
+        found |= {f"resident_mb_{name}": held, f"peak_mb_{name}": peak}
     return found
 
 
-def _resident_mb(name: str, subject: Subject, steps: int) -> float | None:
+def _memory_mb(name: str, subject: Subject, steps: int) -> tuple[float | None, float | None]:
     with painters(subject, [name]) as present:
         if name not in present:
-            return None
+            return None, None
         first, second = _pictures(steps)[:2]
         present[name].paint(first)
-        return round(present[name].paint(second).resident_mb)
+        painted = present[name].paint(second)
+        return round(painted.resident_mb), round(painted.peak_mb)
 
 
 def _levels(

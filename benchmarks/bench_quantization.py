@@ -4,6 +4,8 @@
         --output benchmarks/results/quantization.json
     python -m benchmarks.bench_quantization gradient --run-dir runs/gradient \
         --output benchmarks/results/quantization.json
+    make peers
+    python -m benchmarks.bench_quantization memory --output benchmarks/results/quantization.json
     fewstroke distill classifier
     python -m benchmarks.bench_quantization table --run-dir runs/table \
         --output benchmarks/results/quantization.json
@@ -15,6 +17,7 @@ measured is null.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +26,7 @@ from evaluation.record import merge
 
 METHODS = ("minmax", "efficientdm", "omq", "trd", "mpq", "mpq_plus", "svdquant")
 PRECISIONS = ("w8a8", "w4a8", "w3a6", "w3a4", "w2a6", "w2a4")
+MEMORY_OF = ("ours", "ours_torch", "diffusers_fp32", "diffusers_bf16", "torchao_int8")
 NOT_CELLS = ("float_distance", "file_ratio", "resident_ratio", "trd_grad_norm_ratio")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -97,6 +101,30 @@ def gradient(
     _finish({"trd_grad_norm_ratio": round(found, 4)}, output)
 
 
+@app.command()
+def memory(
+    *,
+    model: Annotated[str, typer.Option(help="Checkpoint.")] = "checkpoints/emoji-scenes",
+    variant: Annotated[str, typer.Option(help="Its low-bit variant.")] = "low-bit",
+    peers_variant: Annotated[str, typer.Option(help="The float variant of the others.")] = "rdd-4",
+    steps: Annotated[int, typer.Option(min=2, help="Denoising steps.")] = 4,
+    output: Output = None,
+) -> None:
+    """Measure the most that a process holds which loads a model and paints, beside its peers."""
+    from benchmarks.bench_backends import memory_of
+    from benchmarks.painters import Subject
+
+    with TemporaryDirectory() as cache_dir:
+        subject = Subject(
+            model=model,
+            variant=variant,
+            peers_variant=peers_variant,
+            teacher=None,
+            cache_dir=cache_dir,
+        )
+        _finish(memory_of(subject, MEMORY_OF, steps), output)
+
+
 def measure_sizes(folder: Path) -> dict[str, float]:
     """Return what weights take in files and in memory, over the sum of their bits.
 
@@ -155,7 +183,7 @@ def _finish(figures: Mapping[str, object], output: Path | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one of the two measurements.
+    """Run one of the measurements.
 
     Args:
         arguments: Command line; None takes the process's own.

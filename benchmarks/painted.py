@@ -18,11 +18,13 @@ class Painted:
         pixels: 0..255.
         resident_mb: What the painter's process holds afterwards; on a GPU, the most that it held
             of the GPU's memory.
+        peak_mb: The most that it held of the machine's memory since it began, loading included.
     """
 
     seconds: float
     pixels: np.ndarray[Any, Any]
     resident_mb: float
+    peak_mb: float
 
 
 Paint = Callable[[GenerationSpec], Painted]

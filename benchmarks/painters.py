@@ -18,7 +18,7 @@ from benchmarks.peer_process import (
     PeerProcess,
 )
 from benchmarks.peers.stock_pipeline import load_stock, paint_stock
-from core.devices import resident_bytes
+from core.devices import peak_bytes, resident_bytes
 from core.errors import UnknownNameError, UnsupportedError
 from pipelines.accelerate.choose import AUTO, BACKENDS
 from pipelines.noise_schedule import SCHEDULERS
@@ -155,7 +155,12 @@ def _timed(paint: Callable[[GenerationSpec], np.ndarray[Any, Any]], device: str)
         pixels = paint(spec)
         seconds = time.perf_counter() - started
         held = resident_bytes() if device == "cpu" else torch.cuda.max_memory_reserved(device)
-        return Painted(seconds=seconds, pixels=pixels, resident_mb=held / MEGABYTE)
+        return Painted(
+            seconds=seconds,
+            pixels=pixels,
+            resident_mb=held / MEGABYTE,
+            peak_mb=peak_bytes() / MEGABYTE,
+        )
 
     return painted
 

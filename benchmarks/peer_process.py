@@ -79,6 +79,7 @@ class PeerProcess:
             seconds=answer["seconds"],
             pixels=pixels.reshape(answer["shape"]),
             resident_mb=answer["resident_mb"],
+            peak_mb=answer["peak_mb"],
         )
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ pixels; the first says that everything is loaded and compiled, or why it cannot 
 
 import base64
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,6 +315,7 @@ def main(  # noqa: PLR0917 - a command line
                     "shape": list(pixels.shape),
                     "pixels": base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode(),
                     "resident_mb": _held_bytes(device) / 1e6,
+                    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
                 }
             )
 
