@@ -2,7 +2,8 @@
 
 It knows the world's objects, but nothing of who painted the picture. The steps are: backdrop ->
 parts that stand out -> the object that fits each part best -> where none does, two that overlap ->
-one style and detail for all. What fits badly, or two things fit equally well, stays unsure.
+where they do not either, all of it once more through a blur -> one style and detail for all. What
+fits badly, or two things fit equally well, stays unsure.
 """
 
 from collections import defaultdict
