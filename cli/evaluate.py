@@ -39,7 +39,10 @@ app.command(epilog="Example: [bold]fewstroke evaluate probe --num-pairs 20 --sto
 Output = Annotated[Path | None, typer.Option(help="JSON file that the figures are merged into.")]
 SecondJudge = Annotated[
     Path | None,
-    typer.Option(help="Folder of a detector (fewstroke train detector) that reads all again."),
+    typer.Option(
+        help="Folder of a detector that reads all again: checkpoints/second-judge is shipped, "
+        "[bold]fewstroke train detector[/bold] makes another."
+    ),
 ]
 SHIPPED = "checkpoints/emoji-scenes"
 

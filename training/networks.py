@@ -55,13 +55,22 @@ def load_network(
     Raises:
         CheckpointError: If the folder holds no such network.
     """
+    files = [folder / f"{kind}.{ending}" for ending in ("json", "safetensors")]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} holds no {kind}: {' and '.join(missing)} not found. Name a folder that "
+            f"has both, or train one: {command}",
+            param=param,
+        )
     try:
-        shape = json.loads((folder / f"{kind}.json").read_text())["shape"]
+        shape = json.loads(files[0].read_text())["shape"]
         network = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
-        load_model(network, folder / f"{kind}.safetensors")
+        load_model(network, files[1])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder} holds no {kind} that can be read ({error}). Train one: {command}",
+            f"The {kind} in {folder} cannot be read, {files[0].name} or {files[1].name} is damaged "
+            f"({type(error).__name__}: {error}). Copy both again, or train one: {command}",
             param=param,
         ) from error
     return network.eval().requires_grad_(requires_grad=False)
