@@ -107,10 +107,10 @@ def test_a_folder_without_classifier_says_how_to_train_one(tmp_path):
         load_classifier(tmp_path)
     save_classifier(tiny_classifier(), tmp_path, metrics={})
     (tmp_path / "classifier.safetensors").write_bytes(b"half of it")
-    with pytest.raises(CheckpointError, match="classifier.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match="safetensors is damaged"):
         load_classifier(tmp_path)
     (tmp_path / "classifier.json").write_text('{"shape": {"channels": 4}}')
-    with pytest.raises(CheckpointError, match="classifier.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match="safetensors is damaged"):
         load_classifier(tmp_path)
 
 
