@@ -171,7 +171,8 @@ class _Bench:
     ) -> None:
         self.pipeline, self.info = _pipeline(model, variant)
         self.network, self.cells = network, cells
-        self.judge = DetectorJudge(load_detector(cells.judge_dir), self.pipeline.vae)
+        if cells.num_judged:  # a wrong folder is refused before anything is quantized
+            self.judge = DetectorJudge(load_detector(cells.judge_dir), self.pipeline.vae)
         self.sampling = Sampling(
             num_steps=self.info.default_steps, guidance=self.info.default_guidance, batch_size=16
         )
