@@ -9,11 +9,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
 
+from diffusers import PixArtTransformer2DModel
+
 from core.devices import peak_bytes
+from core.errors import InputError
 from core.progress import track
 from evaluation.record import merge
 from pipelines.spec import GenerationSpec
@@ -29,7 +32,7 @@ NUM_WITH_GRADIENT = 8
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure speed, the judge's rates and the memory of relations, and write the figures.
+    """Measure speed, the judges' rates and the memory of relations, and write the figures.
 
     Args:
         arguments: Command line; None takes the process's own.
@@ -37,9 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="checkpoints/emoji-scenes", help="checkpoint")
     parser.add_argument("--teacher", default="teacher", help="its variant that taught")
-    parser.add_argument("--method", default="rdd", help="students are METHOD-STEPS")
+    parser.add_argument("--method", default="rdd", help="students are its variants METHOD-STEPS")
+    parser.add_argument("--run", type=Path, help="take students from this run's folder instead")
     parser.add_argument("--num-images", type=int, default=8, help="timed per variant; 0 for none")
     parser.add_argument("--num-prompts", type=int, default=0, help="judged per category")
+    parser.add_argument("--detector", type=Path, help="judge by this detector: quick, so ask more")
     parser.add_argument("--memory", action="store_true", help="measure relations' memory")
     parser.add_argument("--memory-of", choices=("queue", "batch"), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
@@ -47,13 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.memory_of is not None:
         print(relations_peak_bytes(Path(chosen.model), of_queue=chosen.memory_of == "queue"))
         return
+    models = Models(chosen.model, chosen.teacher, chosen.method, chosen.run)
     figures: dict[str, object] = dict(unmeasured(chosen.output))
     if chosen.num_images:
-        figures |= speeds(chosen.model, chosen.teacher, chosen.method, num_images=chosen.num_images)
+        figures |= speeds(models, num_images=chosen.num_images)
     if chosen.num_prompts:
-        figures |= judged(
-            chosen.model, chosen.teacher, chosen.method, num_prompts=chosen.num_prompts
-        )
+        figures |= judged(models, num_prompts=chosen.num_prompts, detector=chosen.detector)
     if chosen.memory:
         figures |= {
             f"relations_{kind}_peak_bytes": _peak_in_a_process(chosen.model, kind)
@@ -62,6 +66,47 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(figures, indent=1))
     if chosen.output is not None:
         merge(chosen.output, figures, module="benchmarks.bench_distillation", arguments=arguments)
+
+
+class Models:
+    """The teacher and its students, published or still in the folder of their run.
+
+    Args:
+        model: Checkpoint.
+        teacher: Variant that taught.
+        method: Students are the variants METHOD-STEPS.
+        run: Folder of a distillation of that teacher, whose students are taken instead.
+
+    Raises:
+        InputError: If the folder holds no finished student.
+    """
+
+    def __init__(self, model: str, teacher: str, method: str, run: Path | None) -> None:
+        self._model, self._teacher, self._method, self._run = model, teacher, method, run
+        self._variants = open_checkpoint(model, variant=teacher).info.variants
+        if run is not None and not any(self._folder(run, steps).is_dir() for steps in STEPS):
+            raise InputError(f"{run} holds no finished student of 8, 4, 2 or 1 steps.", param="run")
+
+    def teacher(self) -> TextToImage:
+        """Return the teacher."""
+        return TextToImage.load(self._model, variant=self._teacher)
+
+    def students(self) -> Iterator[tuple[int, TextToImage]]:
+        """Give the steps of each student that is there, and the student, one after the other."""
+        for steps in STEPS:
+            name = f"{self._method}-{steps}"
+            if self._run is None:
+                if name in self._variants:
+                    yield steps, TextToImage.load(self._model, variant=name)
+            elif (folder := self._folder(self._run, steps)).is_dir():
+                painter = self.teacher()
+                weights = PixArtTransformer2DModel.from_pretrained(folder).state_dict()
+                painter.parts.transformer.load_state_dict(weights)
+                yield steps, painter
+
+    @staticmethod
+    def _folder(run: Path, steps: int) -> Path:
+        return run / f"{steps}-steps" / "student"
 
 
 def unmeasured(output: Path | None) -> Mapping[str, None]:
@@ -82,30 +127,23 @@ def unmeasured(output: Path | None) -> Mapping[str, None]:
     return {name: None for name in names if name not in known}
 
 
-def speeds(model: str, teacher: str, method: str, *, num_images: int) -> dict[str, object]:
+def speeds(models: Models, *, num_images: int) -> dict[str, object]:
     """Return pictures per second of teacher and students, and how many times faster they are.
 
-    Teacher: 50 steps of DDIM and 20 of DPM-Solver++, both with guidance. Variants that are not
-    there are not measured.
+    Teacher: 50 steps of DDIM and 20 of DPM-Solver++, both with guidance.
 
     Args:
-        model: Checkpoint.
-        teacher: Variant that taught.
-        method: Prefix of the students' variants.
+        models: Students that are not there are not measured.
         num_images: Pictures per measurement, after one that is not timed.
     """
-    painter = TextToImage.load(model, variant=teacher)
+    painter = models.teacher()
     guidance = painter.info.default_guidance
     found: dict[str, float] = {
         "ddim_50_images_per_s": _rate(painter, num_images, 50, guidance, "ddim"),
         "dpmpp_20_images_per_s": _rate(painter, num_images, 20, guidance, "dpmpp"),
     }
     figures: dict[str, object] = dict(found)
-    for steps in STEPS:
-        name = f"{method}-{steps}"
-        if name not in painter.info.variants:
-            continue
-        student = TextToImage.load(model, variant=name)
+    for steps, student in models.students():
         rate = _rate(student, num_images, steps, 1.0, "ddim")
         figures[f"student_{steps}_images_per_s"] = rate
         figures[f"speed_ratio_{steps}step"] = round(rate / found["ddim_50_images_per_s"], 2)
@@ -113,40 +151,46 @@ def speeds(model: str, teacher: str, method: str, *, num_images: int) -> dict[st
     return figures
 
 
-def judged(model: str, teacher: str, method: str, *, num_prompts: int) -> dict[str, object]:
+def judged(models: Models, *, num_prompts: int, detector: Path | None = None) -> dict[str, object]:
     """Return how often teacher and students paint what was asked, over all categories.
 
     Args:
-        model: Checkpoint.
-        teacher: Variant that taught.
-        method: Prefix of the students' variants.
+        models: Students that are not there are not judged.
         num_prompts: Prompts per category.
+        detector: Folder of a detector that judges in the judge's place.
+
+    Returns:
+        Rates "judge_*" or "detector_*", and for each student how far it is behind its teacher on
+        the same prompts and seeds, "*_gap_student*"; all with 95 % intervals.
     """
-    from evaluation.intervals import wilson
+    from evaluation.detector import load_detector
+    from evaluation.intervals import paired_difference, wilson
     from evaluation.model import judge_model
+    from evaluation.second_judge import DetectorJudge
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
 
-    judge = SceneJudge(SpriteSheet())
-    known = open_checkpoint(model, variant=teacher).info.variants
-    students = {f"student{steps}": f"{method}-{steps}" for steps in STEPS}
+    teacher = models.teacher()
+    name = "judge" if detector is None else "detector"
+    judge = (
+        SceneJudge(SpriteSheet())
+        if detector is None
+        else DetectorJudge(load_detector(detector), teacher.parts.vae)
+    )
     figures: dict[str, object] = {}
-    for name, variant in {"teacher": teacher, **students}.items():
-        if variant not in known:
-            continue
-        painter = TextToImage.load(model, variant=variant)
-        pictures = judge_model(
-            painter,
-            judge,
-            bare=painter.info.own_spec(""),
-            num_prompts=num_prompts,
-        )
-        rate = wilson(sum(each.is_right for each in pictures), len(pictures))
-        figures |= {
-            f"judge_{name}": rate.value,
-            f"judge_{name}_low": rate.low,
-            f"judge_{name}_high": rate.high,
-        }
+
+    def note(what: str, painter: TextToImage, bare: GenerationSpec) -> list[bool]:
+        pictures = judge_model(painter, judge, bare=bare, num_prompts=num_prompts)
+        are_right = [each.is_right for each in pictures]
+        rate = wilson(sum(are_right), len(are_right))
+        figures.update(_with_ends(f"{name}_{what}", rate.value, rate.low, rate.high))
+        return are_right
+
+    taught = note("teacher", teacher, teacher.info.own_spec(""))
+    for steps, student in models.students():
+        bare = GenerationSpec(prompt="", num_steps=steps, guidance_scale=1.0, scheduler="ddim")
+        behind = paired_difference(taught, note(f"student{steps}", student, bare))
+        figures |= _with_ends(f"{name}_gap_student{steps}", behind.value, behind.low, behind.high)
     return figures
 
 
@@ -195,6 +239,10 @@ def relations_peak_bytes(model: Path, *, of_queue: bool) -> int:
     return peak_bytes()
 
 
+def _with_ends(name: str, value: float | None, low: float, high: float) -> dict[str, float | None]:
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
 def _rate(
     painter: TextToImage, num_images: int, num_steps: int, guidance: float, scheduler: str
 ) -> float:
@@ -210,7 +258,7 @@ def _rate(
     ]
     painter.generate(specs[:1])
     started = time.perf_counter()
-    for spec in track(specs, f"{painter.info.variant}, {num_steps} steps", unit="pictures"):
+    for spec in track(specs, f"{num_steps} steps of {scheduler}", unit="pictures"):
         painter.generate([spec])
     return round(num_images / (time.perf_counter() - started), 3)
 

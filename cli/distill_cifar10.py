@@ -46,8 +46,8 @@ def classifier(
     import torch
 
     from core.recipes import configured
-    from distill.cifar10 import PixelSource
     from distill.classifier import CLASSIFIER_RECIPES, pixel_classifier, train_classifier
+    from distill.photos import PixelSource
 
     settings = configured(CLASSIFIER_RECIPES, recipe, changes or [])
     source = PixelSource(
@@ -92,7 +92,8 @@ def teacher(
 ) -> None:
     """Train the teacher: a class-conditional UNet in pixels."""
     from core.recipes import configured
-    from distill.cifar10 import PIXEL_TEACHER_RECIPES, PixelSource, train_pixel_teacher
+    from distill.cifar10 import PIXEL_TEACHER_RECIPES, train_pixel_teacher
+    from distill.photos import PixelSource
 
     settings = configured(PIXEL_TEACHER_RECIPES, recipe, changes or [])
     source = PixelSource(
@@ -126,8 +127,9 @@ def student(
     minutes: Minutes = None,
 ) -> None:
     """Teach students of the pixel teacher."""
-    from distill.cifar10 import PixelSource, load_unet, pixel_ground
+    from distill.cifar10 import load_unet, pixel_ground
     from distill.features import load_classifier
+    from distill.photos import PixelSource
     from distill.recipes import (
         PIXEL_RECIPES,
         WAYS,
@@ -146,7 +148,7 @@ def student(
     source = PixelSource(
         data, batch_size=settings.batch_size, seed=settings.seed, num_pictures=num_photos
     )
-    ground = pixel_ground(load_unet(teacher), source, num_classes=len(source.names))
+    ground = pixel_ground(load_unet(teacher), source)
     network = load_classifier(features) if way.needs_features else None
     if network is not None:
         network.check(ground.task.clean(source(0)))
@@ -184,10 +186,10 @@ def table(
     """Measure students of several methods, steps and seeds against the same real photos."""
     import torch
 
-    from distill.cifar10 import PixelSource, load_unet, paint, pixel_schedule
+    from distill.cifar10 import load_unet, paint, pixel_schedule, pixel_task
     from distill.features import load_classifier
     from distill.noise import NoiseSchedule
-    from distill.tasks import LabelledPixels
+    from distill.photos import PixelSource
     from evaluation.distance_table import distance_table, figures, runs_from
     from evaluation.distances import features as features_of
     from evaluation.distances import space_name
@@ -196,11 +198,12 @@ def table(
     runs = runs_from(run)
     network, source = load_classifier(features), PixelSource(data, batch_size=1)
     real = features_of(network, source.first(num_pictures)["pixels"])
-    task, noise = LabelledPixels(len(source.names)), NoiseSchedule(pixel_schedule())
+    noise = NoiseSchedule(pixel_schedule())
 
     def painted(folder: Path, num_steps: int) -> torch.Tensor:
+        unet = load_unet(folder).eval()
         pictures = paint(
-            load_unet(folder).eval(), task, noise, num_pictures=num_pictures, num_steps=num_steps
+            unet, pixel_task(unet), noise, num_pictures=num_pictures, num_steps=num_steps
         )
         return features_of(network, pictures)
 

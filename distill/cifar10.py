@@ -1,29 +1,23 @@
-"""The second ground: 32 x 32 photos of ten kinds, in pixels, with a small UNet.
+"""The second ground: 32 x 32 photos of ten kinds, in pixels, with a small UNet."""
 
-Data is a file of JPEGs given by its path: keys `jpeg` (all files on end), `offset` (where each
-begins, and the end), `label` and `name`.
-"""
-
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.errors import CheckpointError
-from core.seeding import numpy_generator
+from core.errors import CheckpointError, InputError
 from distill.noise import NoiseSchedule
+from distill.photos import PixelSource
 from distill.sampling import sample
 from distill.tasks import LabelledPixels
 from distill.teach import Ground
-from training.autoencoder import to_images, to_tensor
+from training.autoencoder import to_images
 from training.loop import LoopConfig, run
 from training.method import Batch, Method, Phase, Sampler, Source, StepOutput
 from training.optimizers import OptimizerConfig
@@ -32,6 +26,7 @@ from training.teacher import new_scheduler
 
 NO_CLASS_SHARE = 0.1
 GRID_PICTURES = 40
+PICTURE_PX, RGB = 32, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +37,7 @@ class PixelTeacherRecipe:
         num_steps: Optimizer steps.
         batch_size: Pictures a step.
         width: Channels of the first level, a multiple of 8; deeper levels have twice as many.
+        patch_px: Edge of the squares of pixels that the UNet sees as channels: 1, 2 or 4.
         num_layers: Residual blocks per level.
         learning_rate: AdamW's peak.
         warmup_steps: Steps of linear warm-up.
@@ -52,9 +48,10 @@ class PixelTeacherRecipe:
         seed: Seed of data, times and noise.
     """
 
-    num_steps: int = 20_000
+    num_steps: int = 5000
     batch_size: int = 64
-    width: int = 64
+    width: int = 48
+    patch_px: int = 2
     num_layers: int = 1
     learning_rate: float = 3e-4
     warmup_steps: int = 200
@@ -67,95 +64,10 @@ class PixelTeacherRecipe:
 
 PIXEL_TEACHER_RECIPES: dict[str, PixelTeacherRecipe] = {
     "cpu": PixelTeacherRecipe(),
-    "gpu": PixelTeacherRecipe(num_steps=100_000, batch_size=256, width=128, num_layers=2),
+    "gpu": PixelTeacherRecipe(
+        num_steps=100_000, batch_size=256, width=128, patch_px=1, num_layers=2
+    ),
 }
-
-
-class PixelSource:
-    """Batches of photos and labels, drawn with replacement; a function of the step.
-
-    Args:
-        path: The file.
-        batch_size: Pictures a batch.
-        seed: Seed of the draws.
-        flips: Whether half of the pictures are mirrored.
-        shifts_px: Largest shift in each direction, over mirrored edges; for classifiers.
-        num_pictures: Draw from the first so many only; None for all.
-
-    Attributes:
-        names: What the classes are called.
-
-    Raises:
-        CheckpointError: If the file is missing or of another make.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        flips: bool = True,
-        shifts_px: int = 0,
-        num_pictures: int | None = None,
-    ) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                self._bytes, self._offsets = file["jpeg"], file["offset"]
-                self._labels = file["label"].astype(np.int64)
-                self.names = [str(name) for name in file["name"]]
-        except (OSError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is no file of JPEGs ({error}): give one with the keys jpeg, offset, "
-                "label and name.",
-                param="data",
-            ) from error
-        self.num_pictures = min(len(self._labels), num_pictures or len(self._labels))
-        self._batch_size, self._seed = batch_size, seed
-        self._flips, self._shifts_px = flips, shifts_px
-
-    def __call__(self, step: int) -> Batch:
-        """Return the photos and labels of a step.
-
-        Args:
-            step: From 0.
-        """
-        rng = numpy_generator(self._seed, "photos", step)
-        rows = rng.integers(self.num_pictures, size=self._batch_size)
-        pictures = [self._varied(self._decode(int(row)), rng) for row in rows]
-        return {
-            "pixels": to_tensor(np.stack(pictures)),
-            "labels": torch.from_numpy(self._labels[rows]),
-        }
-
-    def first(self, count: int) -> Batch:
-        """Return the first pictures of the file as they are.
-
-        Args:
-            count: How many; all if there are fewer.
-        """
-        rows = range(min(count, self.num_pictures))
-        return {
-            "pixels": to_tensor(np.stack([self._decode(row) for row in rows])),
-            "labels": torch.from_numpy(self._labels[: len(rows)]),
-        }
-
-    def _decode(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        data = self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
-        return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
-
-    def _varied(
-        self, picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        if self._flips and rng.random() < 0.5:
-            picture = picture[:, ::-1]
-        if self._shifts_px:
-            far = self._shifts_px
-            height, width = picture.shape[:2]
-            padded = np.pad(picture, ((far, far), (far, far), (0, 0)), mode="reflect")
-            top, left = rng.integers(0, 2 * far + 1, size=2)
-            picture = padded[top : top + height, left : left + width]
-        return picture
 
 
 class PixelTeacherMethod(Method):
@@ -259,7 +171,7 @@ def paint(
     for start in range(0, num_pictures, batch_size):
         places = list(range(start, min(start + batch_size, num_pictures)))
         batch = {
-            "pixels": torch.empty(len(places), 3, 32, 32, device=device),
+            "pixels": torch.empty(len(places), RGB, PICTURE_PX, PICTURE_PX, device=device),
             "labels": torch.tensor(places, device=device) % task.num_classes,
         }
         seeds = [seed + place for place in places]
@@ -276,18 +188,25 @@ def paint(
     return torch.cat(parts)
 
 
-def new_unet(*, width: int, num_layers: int, num_classes: int) -> UNet2DModel:
-    """Return an untrained UNet with attention at 16 x 16.
+def new_unet(*, width: int, num_layers: int, num_classes: int, patch_px: int = 1) -> UNet2DModel:
+    """Return an untrained UNet with attention on its second level.
 
     Args:
         width: Channels of the first level, a multiple of 8.
         num_layers: Residual blocks per level.
         num_classes: Classes; one more label stands for none.
+        patch_px: Edge of the squares of pixels that are channels of one place: 1, 2 or 4.
+
+    Raises:
+        InputError: If squares of that edge do not fill a picture that is halved twice.
     """
+    if patch_px not in (1, 2, 4):
+        raise InputError(f"patch_px {patch_px}: give 1, 2 or 4.", param="patch_px")
+    channels = RGB * patch_px**2
     return UNet2DModel(
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
+        sample_size=PICTURE_PX // patch_px,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=num_layers,
         block_out_channels=(width, 2 * width, 2 * width),
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
@@ -303,15 +222,26 @@ def pixel_schedule() -> Mapping[str, object]:
     return dict(new_scheduler().config)
 
 
-def pixel_ground(unet: UNet2DModel, source: Source, *, num_classes: int) -> Ground:
+def pixel_task(unet: UNet2DModel) -> LabelledPixels:
+    """Return what a UNet of `new_unet` denoises and listens to.
+
+    Args:
+        unet: Trained or not.
+    """
+    config = unet.config
+    return LabelledPixels(
+        config.num_class_embeds - 1, patch_px=math.isqrt(config.in_channels // RGB)
+    )
+
+
+def pixel_ground(unet: UNet2DModel, source: Source) -> Ground:
     """Return what a distillation of a pixel teacher stands on.
 
     Args:
         unet: The teacher.
         source: Photos and labels.
-        num_classes: How many kinds there are.
     """
-    task, schedule = LabelledPixels(num_classes), pixel_schedule()
+    task, schedule = pixel_task(unet), pixel_schedule()
 
     def draws(num_steps: int) -> Sampler:
         return PixelSampler(task, schedule, role="student", num_steps=num_steps)
@@ -362,10 +292,14 @@ def train_pixel_teacher(
         Folder of the averaged UNet, in diffusers' format.
     """
     torch.manual_seed(settings.seed)  # first weights, which torch draws globally
-    task, schedule = LabelledPixels(len(source.names)), pixel_schedule()
+    schedule = pixel_schedule()
     unet = new_unet(
-        width=settings.width, num_layers=settings.num_layers, num_classes=task.num_classes
+        width=settings.width,
+        num_layers=settings.num_layers,
+        num_classes=len(source.names),
+        patch_px=settings.patch_px,
     )
+    task = pixel_task(unet)
     loop = LoopConfig(
         num_steps=settings.num_steps,
         optimizer=OptimizerConfig(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
@@ -117,11 +118,13 @@ class LabelledPixels(Task):
 
     Args:
         num_classes: How many; the label of that number means no class.
+        patch_px: Edge of the squares of pixels that the network sees as the channels of one place:
+            2 makes every layer four times cheaper.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, patch_px: int = 1) -> None:
         self.roles = {}
-        self.num_classes = num_classes
+        self.num_classes, self.patch_px = num_classes, patch_px
 
     def clean(self, batch: Batch) -> Float[Tensor, "b c h w"]:
         """Return the pictures.
@@ -139,6 +142,24 @@ class LabelledPixels(Task):
         """
         labels: Tensor = batch["labels"]
         return {"class_labels": labels}, {"class_labels": torch.full_like(labels, self.num_classes)}
+
+    def predict(
+        self,
+        network: Callable[..., Any],
+        noisy: Float[Tensor, "b c h w"],
+        times: Tensor,
+        heard: Heard,
+    ) -> Float[Tensor, "b c h w"]:
+        """Ask a diffusers UNet for the velocity, in float32.
+
+        Args:
+            network: The UNet, or its fused forward pass.
+            noisy: Noisy pictures.
+            times: One per picture.
+            heard: Keyword arguments, one row per picture.
+        """
+        patches = F.pixel_unshuffle(noisy, self.patch_px)
+        return F.pixel_shuffle(super().predict(network, patches, times, heard), self.patch_px)
 
 
 def _text_arguments(hidden: Tensor, mask: Tensor) -> Heard:

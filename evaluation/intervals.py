@@ -1,7 +1,11 @@
 """How far a measured rate may be from the true one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Normal quantile of a two-sided 95 % interval.
+Z_95 = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +44,7 @@ def wilson(num_hits: int, num_tried: int) -> Rate:
     """
     if num_tried == 0:
         return Rate(value=None, low=0.0, high=1.0, num_tried=0)
-    z = 1.959964
+    z = Z_95
     share = num_hits / num_tried
     scale = 1 + z**2 / num_tried
     middle = (share + z**2 / (2 * num_tried)) / scale
@@ -51,4 +55,44 @@ def wilson(num_hits: int, num_tried: int) -> Rate:
         low=0.0 if num_hits == 0 else middle - half,
         high=1.0 if num_hits == num_tried else middle + half,
         num_tried=num_tried,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """How far one rate is above another on the same trials, with its 95 % interval.
+
+    Attributes:
+        value: First rate minus second, -1..1.
+        low: Lower end of the interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Difference:
+    """Return how much more often the first succeeds than the second on the same trials.
+
+    Args:
+        first: Outcomes, at least one.
+        second: Outcomes of the same trials, in the same order.
+
+    Source:
+        Agresti and Min 2005, "Simple improved confidence intervals for comparing matched
+        proportions": half a trial is added to each of the four kinds of pairs.
+    """
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    num_tried = len(first) + 2
+    gains, losses = only_first + 0.5, only_second + 0.5
+    middle = (gains - losses) / num_tried
+    spread = (gains + losses) / num_tried - middle**2
+    half = Z_95 * math.sqrt(spread / num_tried)
+    return Difference(
+        value=(only_first - only_second) / len(first),
+        low=max(-1.0, middle - half),
+        high=min(1.0, middle + half),
     )

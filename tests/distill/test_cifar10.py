@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, InputError
 from core.seeding import torch_generator
 from distill.cifar10 import (
-    PixelSource,
     PixelTeacherMethod,
     load_unet,
     new_unet,
@@ -14,6 +13,7 @@ from distill.cifar10 import (
     pixel_schedule,
 )
 from distill.noise import NoiseSchedule
+from distill.photos import PixelSource
 from distill.tasks import LabelledPixels
 from tests.distill.conftest import TinyNetwork
 
@@ -84,10 +84,30 @@ def test_pictures_of_a_seed_do_not_depend_on_the_batch():
     assert float(whole.abs().max()) <= 1
 
 
-def test_the_unet_hears_class_and_time_and_fits_the_ground(photos):
+def test_a_perfect_velocity_in_squares_of_pixels_is_put_back_in_its_place():
+    task = LabelledPixels(3, patch_px=2)
+    noisy = torch.randn(2, 3, 8, 8, generator=torch_generator(0))
+    seen = []
+
+    def same(patches, timestep, class_labels):
+        seen.append(patches)
+        return type("Output", (), {"sample": patches})
+
+    labels = {"class_labels": torch.zeros(2)}
+    assert torch.equal(task.predict(same, noisy, torch.zeros(2), labels), noisy)
+    assert torch.equal(seen[0][0, :4, 0, 0], noisy[0, 0, :2, :2].flatten())
+
+
+def test_squares_that_do_not_fill_the_picture_are_refused():
+    with pytest.raises(InputError, match="give 1, 2 or 4"):
+        new_unet(width=8, num_layers=1, num_classes=3, patch_px=3)
+
+
+@pytest.mark.parametrize("patch_px", [1, 2])
+def test_the_unet_hears_class_and_time_and_fits_the_ground(photos, patch_px):
     torch.manual_seed(0)
-    unet = new_unet(width=8, num_layers=1, num_classes=3)
-    ground = pixel_ground(unet, PixelSource(photos, batch_size=2), num_classes=3)
+    unet = new_unet(width=8, num_layers=1, num_classes=3, patch_px=patch_px)
+    ground = pixel_ground(unet, PixelSource(photos, batch_size=2))
     noisy = torch.randn(2, 3, 32, 32, generator=torch_generator(0))
     times = torch.tensor([10, 900])
     one, other = (

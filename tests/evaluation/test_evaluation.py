@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.errors import UnknownNameError
 from evaluation.baselines import BASELINES
-from evaluation.intervals import wilson
+from evaluation.intervals import paired_difference, wilson
 from evaluation.judge_table import CONTROLS, DISTURBANCES, judge_table
 from evaluation.model import failure_sheet, judge_model, judge_pictures, rates
 from evaluation.predicates import TAGS, Include, Item, relations, satisfies, shows_nothing_else
@@ -96,6 +96,29 @@ def test_wilson_interval_holds_the_rate_and_narrows():
     # Wilson's own closed form at 10 of 10: low = n / (n + z^2)
     assert wilson(10, 10).low == pytest.approx(10 / (10 + 1.959964**2))
     assert str(wilson(1, 2)).startswith("50.0 %")
+
+
+def test_a_paired_difference_counts_only_where_outcomes_differ():
+    both, only_first, only_second, neither = [(1, 1)], [(1, 0)], [(0, 1)], [(0, 0)]
+
+    def measured(*pairs):
+        first, second = zip(*(pair for part in pairs for pair in part), strict=True)
+        return paired_difference([bool(x) for x in first], [bool(x) for x in second])
+
+    same = measured(both * 70, neither * 30)
+    assert same.value == 0
+    assert same.low == pytest.approx(-same.high)
+    found = measured(both * 70, only_first * 8, only_second * 3, neither * 19)
+    assert found.value == pytest.approx(0.05)
+    assert found.low < 0
+    # Closed form: (8.5 - 3.5) / 102, and the spread of a trial that is worth 1, -1 or 0.
+    middle, spread = 5 / 102, 12 / 102 - (5 / 102) ** 2
+    assert (found.low + found.high) / 2 == pytest.approx(middle)
+    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * (spread / 102) ** 0.5)
+    many = measured(both * 700, only_first * 80, only_second * 30, neither * 190)
+    assert many.low > 0
+    turned = measured(both * 70, only_first * 3, only_second * 8, neither * 19)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_prompts_are_of_their_split_and_repeatable():

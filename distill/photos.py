@@ -1,0 +1,105 @@
+"""Small labelled photos from a file that the user gives by its path.
+
+The file is an `.npz` of JPEGs: keys `jpeg` (all files on end), `offset` (where each begins, and
+the end), `label` and `name`.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from core.errors import CheckpointError
+from core.seeding import numpy_generator
+from training.autoencoder import to_tensor
+from training.method import Batch
+
+
+class PixelSource:
+    """Batches of photos and labels, drawn with replacement; a function of the step.
+
+    Args:
+        path: The file.
+        batch_size: Pictures a batch.
+        seed: Seed of the draws.
+        flips: Whether half of the pictures are mirrored.
+        shifts_px: Largest shift in each direction, over mirrored edges; for classifiers.
+        num_pictures: Draw from the first so many only; None for all.
+
+    Attributes:
+        names: What the classes are called.
+
+    Raises:
+        CheckpointError: If the file is missing or of another make.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        flips: bool = True,
+        shifts_px: int = 0,
+        num_pictures: int | None = None,
+    ) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self._bytes, self._offsets = file["jpeg"], file["offset"]
+                self._labels = file["label"].astype(np.int64)
+                self.names = [str(name) for name in file["name"]]
+        except (OSError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is no file of JPEGs ({error}): give one with the keys jpeg, offset, "
+                "label and name.",
+                param="data",
+            ) from error
+        self.num_pictures = min(len(self._labels), num_pictures or len(self._labels))
+        self._batch_size, self._seed = batch_size, seed
+        self._flips, self._shifts_px = flips, shifts_px
+
+    def __call__(self, step: int) -> Batch:
+        """Return the photos and labels of a step.
+
+        Args:
+            step: From 0.
+        """
+        rng = numpy_generator(self._seed, "photos", step)
+        rows = rng.integers(self.num_pictures, size=self._batch_size)
+        pictures = [self._varied(self._decode(int(row)), rng) for row in rows]
+        return {
+            "pixels": to_tensor(np.stack(pictures)),
+            "labels": torch.from_numpy(self._labels[rows]),
+        }
+
+    def first(self, count: int) -> Batch:
+        """Return the first pictures of the file as they are.
+
+        Args:
+            count: How many; all if there are fewer.
+        """
+        rows = range(min(count, self.num_pictures))
+        return {
+            "pixels": to_tensor(np.stack([self._decode(row) for row in rows])),
+            "labels": torch.from_numpy(self._labels[: len(rows)]),
+        }
+
+    def _decode(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        data = self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
+        return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+
+    def _varied(
+        self, picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        if self._flips and rng.random() < 0.5:
+            picture = picture[:, ::-1]
+        if self._shifts_px:
+            far = self._shifts_px
+            height, width = picture.shape[:2]
+            padded = np.pad(picture, ((far, far), (far, far), (0, 0)), mode="reflect")
+            top, left = rng.integers(0, 2 * far + 1, size=2)
+            picture = padded[top : top + height, left : left + width]
+        return picture
