@@ -247,12 +247,12 @@ def table(
     output: Annotated[Path | None, typer.Option(help="Merge the figures into this file.")] = None,
 ) -> None:
     """Measure students of several methods, steps and seeds against the same unseen scenes."""
-    import torch
     from diffusers import PixArtTransformer2DModel
+    from torch import Tensor
 
     from distill.captioned import load_teacher, paint_latents, unseen_scenes
     from distill.features import load_classifier
-    from evaluation.distance_table import distance_table, figures, runs_from
+    from evaluation.distance_table import distance_table, figures, runs_from, teacher_row
     from evaluation.distances import features as features_of
     from evaluation.distances import space_name
     from evaluation.record import merge
@@ -264,12 +264,26 @@ def table(
     clean = networks.task.clean(scenes)
     network.check(clean)
 
-    def painted(folder: Path, num_steps: int) -> torch.Tensor:
-        student = PixArtTransformer2DModel.from_pretrained(folder).eval()
-        latents = paint_latents(networks, student, scenes, num_steps=num_steps)
+    def painted(transformer: PixArtTransformer2DModel, num_steps: int, **told: float) -> Tensor:
+        latents = paint_latents(networks, transformer.eval(), scenes, num_steps=num_steps, **told)
         return features_of(network, latents)
 
-    measured = distance_table(runs, features_of(network, clean), painted)
+    real = features_of(network, clean)
+    taught = teacher_row(
+        runs,
+        real,
+        lambda stage: painted(
+            networks.transformer,
+            stage.teacher_steps,
+            guidance=stage.guidance,
+            rescale=stage.guidance_rescale,
+        ),
+    )
+    measured = taught | distance_table(
+        runs,
+        real,
+        lambda folder, steps: painted(PixArtTransformer2DModel.from_pretrained(folder), steps),
+    )
     show_table(f"{num_pictures} unseen scenes, features {space_name(network)}", measured)
     if output is not None:
         merge(output, figures("scenes", measured), module="cli.main")

@@ -176,39 +176,58 @@ def table(
     *,
     data: Data,
     run: Annotated[list[str], typer.Option(help="METHOD=FOLDER; repeat for methods and seeds.")],
+    teacher: Annotated[Path, typer.Option(help="Folder of the teacher.")] = RUNS / "teacher/unet",
     features: Annotated[Path, typer.Option(help="Folder of the classifier.")] = RUNS
     / "classifier/classifier",
     num_pictures: Annotated[
         int, typer.Option(min=2, help="Pictures of each student, and real ones.")
     ] = 10_000,
+    inception: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure in Inception's space instead: the file inception-2015-12-05.pt of "
+            "StyleGAN's metrics."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Merge the figures into this file.")] = None,
 ) -> None:
     """Measure students of several methods, steps and seeds against the same real photos."""
     import torch
+    from diffusers import UNet2DModel
 
     from distill.cifar10 import load_unet, paint, pixel_schedule, pixel_task
     from distill.features import load_classifier
     from distill.noise import NoiseSchedule
     from distill.photos import PixelSource
-    from evaluation.distance_table import distance_table, figures, runs_from
+    from evaluation.distance_table import distance_table, figures, runs_from, teacher_row
     from evaluation.distances import features as features_of
     from evaluation.distances import space_name
+    from evaluation.inception import InceptionFeatures
     from evaluation.record import merge
 
-    runs = runs_from(run)
-    network, source = load_classifier(features), PixelSource(data, batch_size=1)
+    runs, source = runs_from(run), PixelSource(data, batch_size=1)
+    network = load_classifier(features) if inception is None else InceptionFeatures(inception)
     real = features_of(network, source.first(num_pictures)["pixels"])
     noise = NoiseSchedule(pixel_schedule())
 
-    def painted(folder: Path, num_steps: int) -> torch.Tensor:
-        unet = load_unet(folder).eval()
+    def painted(unet: UNet2DModel, num_steps: int, guidance: float = 1.0) -> torch.Tensor:
         pictures = paint(
-            unet, pixel_task(unet), noise, num_pictures=num_pictures, num_steps=num_steps
+            unet.eval(),
+            pixel_task(unet),
+            noise,
+            num_pictures=num_pictures,
+            num_steps=num_steps,
+            guidance=guidance,
         )
         return features_of(network, pictures)
 
-    measured = distance_table(runs, real, painted)
+    taught = teacher_row(
+        runs, real, lambda stage: painted(load_unet(teacher), stage.teacher_steps, stage.guidance)
+    )
+    students = distance_table(runs, real, lambda folder, steps: painted(load_unet(folder), steps))
+    measured = taught | students
     show_table(f"{num_pictures} photos, features {space_name(network)}", measured)
     if output is not None:
-        merge(output, figures("cifar10", measured), module="cli.main")
+        ground = "cifar10" if inception is None else "cifar10_inception"
+        merge(output, figures(ground, measured), module="cli.main")
         typer.echo(f"Merged into {output}")

@@ -254,6 +254,7 @@ def paint_latents(
     *,
     num_steps: int,
     guidance: float = 1.0,
+    rescale: float = 0.0,
     batch_size: int = 64,
 ) -> Float[Tensor, "b c h w"]:
     """Return latents at unit spread, painted from the captions of some scenes.
@@ -264,6 +265,7 @@ def paint_latents(
         scenes: Their captions are painted, the first from seed 0.
         num_steps: DDIM steps.
         guidance: Classifier-free guidance; 1 for none.
+        rescale: How far guided predictions go back to the spread without guidance, 0..1.
         batch_size: Pictures a forward pass.
     """
     noise, count = NoiseSchedule(teacher.schedule), len(scenes["captions"])
@@ -279,6 +281,7 @@ def paint_latents(
             asked,
             num_steps=num_steps,
             guidance=guidance,
+            rescale=rescale,
             seeds=seeds,
         )
         parts.append(painted.cpu())

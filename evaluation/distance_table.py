@@ -10,12 +10,14 @@ from torch import Tensor
 
 from core.errors import InputError
 from core.progress import track
+from distill.stages import Stage
 from evaluation.distances import Distance, frechet_distance, kernel_distance
 
 # What a method is called in the record of figures.
 SHORT_NAMES: Mapping[str, str] = {"progressive": "pd", "rcfd": "rcfd", "rdd": "rdd"}
 
 Paint = Callable[[Path, int], Tensor]
+PaintTeacher = Callable[[Stage], Tensor]
 
 
 def runs_from(choices: Sequence[str]) -> dict[str, list[Path]]:
@@ -73,6 +75,40 @@ def distance_table(
     }
 
 
+def teacher_row(
+    runs: Mapping[str, Sequence[Path]], real: Tensor, paint: PaintTeacher
+) -> dict[str, dict[int, tuple[Distance, Distance]]]:
+    """Return the distances of the pictures that the students were taught to reach, as a row.
+
+    Args:
+        runs: Folders of distillations, by method, of one teacher.
+        real: Features of real pictures.
+        paint: Makes features of the teacher's pictures as its first student saw them.
+
+    Raises:
+        InputError: If runs had other teachers, or had them paint otherwise.
+    """
+    told = {
+        folder: (plan["teacher"], plan["stages"][0])
+        for folders in runs.values()
+        for folder in folders
+        for plan in [json.loads((folder / "plan.json").read_text("utf-8"))]
+    }
+    (first, (name, stage)), *others = told.items()
+    same = ("teacher_steps", "guidance", "guidance_rescale")
+    for folder, (other_name, other) in others:
+        if other_name != name or any(other[key] != stage[key] for key in same):
+            raise InputError(
+                f"{folder} was taught otherwise than {first}, by another teacher or by other steps "
+                "or guidance: give runs of one teacher.",
+                param="run",
+            )
+    taught = Stage(num_steps=stage["num_steps"], **{key: stage[key] for key in same})
+    painted = paint(taught)
+    pair = (frechet_distance(real, painted), kernel_distance(real, painted))
+    return {"teacher": {taught.teacher_steps: pair}}
+
+
 def over_runs(distances: Sequence[Distance]) -> Distance:
     """Return the mean over runs with its interval; one run keeps its own interval.
 
@@ -104,12 +140,3 @@ def figures(
             flat |= {name: frechet.value, f"{name}_low": frechet.low, f"{name}_high": frechet.high}
             flat[f"{ground}_kernel_{short}_{num_steps}"] = kernel.value
     return flat
-
-
-def settings_of(folder: Path) -> dict[str, object]:
-    """Return what a distillation was begun with.
-
-    Args:
-        folder: Of the run.
-    """
-    return dict(json.loads((folder / "plan.json").read_text()))

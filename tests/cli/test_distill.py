@@ -103,11 +103,11 @@ def test_small_photos_from_teacher_to_table(photos, tmp_path):  # noqa: F811
     done = call(
         *("distill", "cifar10", "table", *data, *features, "--num-pictures", 6),
         *("--run", f"progressive={tmp_path / 'progressive'}", "--run", f"rdd={tmp_path / 'rdd'}"),
-        *("--output", output),
+        *("--teacher", tmp_path / "teacher" / "unet", "--output", output),
     )
     assert done.exit_code == 0
     figures = json.loads(output.read_text())
-    for name in ("cifar10_distance_pd_2", "cifar10_distance_rdd_1"):
+    for name in ("cifar10_distance_teacher_4", "cifar10_distance_pd_2", "cifar10_distance_rdd_1"):
         assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
 
 

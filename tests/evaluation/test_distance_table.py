@@ -1,9 +1,17 @@
+import json
+
 import pytest
 import torch
 
 from core.errors import InputError
 from core.seeding import torch_generator
-from evaluation.distance_table import distance_table, figures, over_runs, runs_from
+from evaluation.distance_table import (
+    distance_table,
+    figures,
+    over_runs,
+    runs_from,
+    teacher_row,
+)
 from evaluation.distances import Distance
 
 
@@ -53,3 +61,34 @@ def test_the_better_student_is_nearer_and_figures_are_flat(tmp_path):
     flat = figures("cifar10", table)
     assert flat["cifar10_distance_pd_1"] == table["progressive"][1][0].value
     assert {"cifar10_distance_rdd_4_low", "cifar10_distance_rdd_4_high"} <= flat.keys()
+
+
+def planned(folder, **stage):
+    folder.mkdir()
+    first = {"num_steps": 8, "teacher_steps": 16, "guidance": 4.0, "guidance_rescale": 0.7}
+    (folder / "plan.json").write_text(
+        json.dumps({"teacher": stage.pop("teacher", "abc"), "stages": [first | stage]})
+    )
+    return folder
+
+
+def test_the_teacher_is_measured_as_its_first_student_saw_it(tmp_path):
+    runs = {"rdd": [planned(tmp_path / "one")], "rcfd": [planned(tmp_path / "two", num_steps=4)]}
+    real = torch.randn(40, 3, generator=torch_generator(0))
+    asked = []
+
+    def paint(stage):
+        asked.append(stage)
+        return real + 1
+
+    row = teacher_row(runs, real, paint)
+    assert row["teacher"][16][0].value == pytest.approx(3, rel=1e-3)
+    assert (asked[0].teacher_steps, asked[0].guidance, asked[0].guidance_rescale) == (16, 4, 0.7)
+    assert "scenes_distance_teacher_16" in figures("scenes", row)
+
+
+@pytest.mark.parametrize("other", [{"teacher": "xyz"}, {"teacher_steps": 32}, {"guidance": 2.0}])
+def test_runs_of_two_teachers_are_not_put_into_one_table(tmp_path, other):
+    runs = {"rdd": [planned(tmp_path / "one"), planned(tmp_path / "two", **other)]}
+    with pytest.raises(InputError, match="taught otherwise than"):
+        teacher_row(runs, torch.zeros(2, 1), lambda _: torch.zeros(2, 1))
