@@ -3,7 +3,7 @@
 #   PYTHON=python3.12      interpreter for the environment (default: the first of 3.11 or newer)
 #   PORT=8000              where `make run` serves, on loopback
 #   ONCE=1                 `make run` ends after the first picture
-#   JOBS=4                 `make test` in so many processes (default: 2, of one thread each)
+#   JOBS=4                 tests in so many processes (default: 2, of one thread each)
 #   ARGS="-k seed"         more arguments for pytest
 #   TORCH_INDEX_URL=...    another package index for torch alone, such as one with CPU wheels only
 
@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 SETUP_INPUTS := pyproject.toml constraints.txt tools/setup.sh
 
 .NOTPARALLEL:
-.PHONY: help run test check fix docs setup font postgres browser peers hooks clean
+.PHONY: help run test coverage check fix docs setup font postgres browser peers hooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -29,13 +29,16 @@ help:  ## list the targets
 run: $(VENV)/.ready-serve  ## serve on loopback, ask for one picture, keep serving
 	@$(BIN)/fewstroke demo --port $(PORT) $(if $(ONCE),--once)
 
-test: $(VENV)/.ready-dev font postgres browser  ## run all tests with coverage
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" --cov --cov-report= \
-	  --cov-fail-under=0 -n $(JOBS) --dist loadfile \
+coverage: COVER := --cov --cov-report= --cov-fail-under=0
+coverage: COVER_ALL := --cov --cov-append --cov-report=term
+test: $(VENV)/.ready-dev font postgres browser  ## run all tests
+coverage: $(VENV)/.ready-dev font postgres browser  ## run all tests and say which lines they miss
+test coverage:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" $(COVER) -n $(JOBS) --dist loadfile \
 	  --no-loadscope-reorder $(ARGS)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser --cov --cov-append --cov-report=term \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser $(COVER_ALL) \
 	  $(ARGS) || [ $$? -eq 5 ]  # 5: ARGS chose no test in the browser
-	@echo "make test: all tests passed."
+	@echo "make $@: all tests passed."
 
 check: $(VENV)/.ready-dev  ## format, lint, types, layers, sizes, generated docs
 	@tools/check.sh
