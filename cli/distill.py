@@ -103,6 +103,13 @@ _METHODS = {
         "Make every point of a step's path lead to the same place: the baseline.",
         ("fewstroke distill consistency --from teacher --steps 4",),
     ),
+    "dmd": (
+        "Make pictures as likely as the teacher's own: a last polish for an earlier student.",
+        (
+            "fewstroke distill dmd --steps 4 --start-from runs/distill-rdd/4-steps/student "
+            "--set learning_rate=1e-4",
+        ),
+    ),
 }
 
 

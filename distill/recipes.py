@@ -11,6 +11,7 @@ from core.recipes import configured
 from core.registry import Registry
 from distill.features import FeatureNetwork
 from distill.methods.consistency import ConsistencyMethod
+from distill.methods.dmd import DistributionMatchingMethod
 from distill.methods.progressive import ProgressiveMethod
 from distill.methods.rcfd import ClassifierFeatureMethod
 from distill.methods.rdd import RelationalMethod, RelationalSettings
@@ -56,6 +57,7 @@ class StudentRecipe:
         num_contrasts: Pixels of the queue that a pixel is compared with.
         num_fresh: New pixels per step.
         queue: "paper" or "release".
+        critic_steps: Of dmd: steps of the critic for one of the student.
     """
 
     num_steps: int = 1500
@@ -86,6 +88,7 @@ class StudentRecipe:
     num_contrasts: int = 4096
     num_fresh: int = 128
     queue: str = "paper"
+    critic_steps: int = 2
 
 
 # "paper" keeps the published weights: features and relations alone, no squared error.
@@ -143,6 +146,7 @@ WAYS.add("progressive", Way(plan=chain, needs_features=False, summary="squared e
 WAYS.add("rcfd", Way(plan=chain, needs_features=True, summary="classifier features, halving"))
 WAYS.add("rdd", Way(plan=chain, needs_features=True, summary="features and relations, halving"))
 WAYS.add("consistency", Way(plan=fan, needs_features=False, summary="self-consistent jumps"))
+WAYS.add("dmd", Way(plan=fan, needs_features=False, summary="likely for the teacher, no targets"))
 
 
 def recipe_settings(
@@ -235,6 +239,8 @@ def method_maker(
             return ProgressiveMethod(*parts)
         if method == "consistency":
             return ConsistencyMethod(*parts)
+        if method == "dmd":
+            return DistributionMatchingMethod(*parts, critic_steps=settings.critic_steps)
         assert features is not None  # asked for above
         if method == "rcfd":
             return ClassifierFeatureMethod(

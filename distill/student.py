@@ -68,6 +68,7 @@ class StudentMethod(Method):
     """
 
     phases = (Phase(name="distill", trains=frozenset({"student"})),)
+    painting: tuple[str, ...] = ("student", "teacher")
     num_taught: Tensor
     grid: Tensor
 
@@ -95,8 +96,8 @@ class StudentMethod(Method):
         self.register_load_state_dict_post_hook(_miss_no_frozen)  # type: ignore[no-untyped-call]
 
     def fuse(self) -> None:
-        """Fuse the operations of student and teacher from now on: minutes first, then faster."""
-        self._forward |= {role: fused(self.roles[role]) for role in ("student", "teacher")}
+        """Fuse the operations of the networks that paint: minutes first, then faster."""
+        self._forward |= {role: fused(self.roles[role]) for role in self.painting}
 
     def step(self, phase: str, batch: Batch, generator: torch.Generator) -> StepOutput:  # noqa: ARG002
         """Return what the method finds wrong with the student on a batch."""

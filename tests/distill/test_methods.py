@@ -9,6 +9,7 @@ import torch
 from core.errors import CheckpointError, InputError, NumericsError, UnknownNameError
 from core.seeding import torch_generator
 from distill.methods.consistency import ConsistencyMethod
+from distill.methods.dmd import DistributionMatchingMethod
 from distill.methods.progressive import ProgressiveMethod
 from distill.methods.rcfd import ClassifierFeatureMethod
 from distill.methods.rdd import RelationalMethod, RelationalSettings, new_projector
@@ -36,6 +37,8 @@ def make(name, noise, *, student=None, teacher=None, stage=STAGE, features=None,
         return ProgressiveMethod(*parts)
     if name == "consistency":
         return ConsistencyMethod(*parts)
+    if name == "dmd":
+        return DistributionMatchingMethod(*parts)
     features = features or TinyFeatures()
     if name == "rcfd":
         return ClassifierFeatureMethod(*parts, features=features)
@@ -44,8 +47,9 @@ def make(name, noise, *, student=None, teacher=None, stage=STAGE, features=None,
     return RelationalMethod(*parts, features=features, settings=chosen)
 
 
-METHODS = ("progressive", "consistency", "rcfd", "rdd", "rdd-release")
-every_method = pytest.mark.parametrize("name", METHODS)
+TARGETED = ("progressive", "consistency", "rcfd", "rdd", "rdd-release")
+every_method = pytest.mark.parametrize("name", [*TARGETED, "dmd"])
+every_targeted_method = pytest.mark.parametrize("name", TARGETED)
 
 
 def state(module):
@@ -72,13 +76,13 @@ def test_half_and_half_is_whole_bit_for_bit(name, noise, tmp_path):
 @every_method
 def test_only_the_student_moves(name, noise, tmp_path):
     method = make(name, noise)
-    frozen = {role: state(method.roles[role]) for role in method.roles if role != "projector"}
+    before = {role: state(method.roles[role]) for role in method.roles}
     run(method, pixel_batch, loop_config(3), tmp_path)
-    moved = {role for role, before in frozen.items() if not same(before, state(method.roles[role]))}
-    assert moved == {"student"}
+    moved = {role for role, was in before.items() if not same(was, state(method.roles[role]))}
+    assert moved - {"projector", "critic"} == {"student"}
 
 
-@every_method
+@every_targeted_method
 def test_a_student_of_a_one_picture_world_is_already_perfect(name, noise):
     # there every DDIM path is straight, so one step lands where many land
     picture = torch.rand(SHAPE, generator=torch_generator(0))
@@ -94,7 +98,7 @@ def test_a_student_of_a_one_picture_world_is_already_perfect(name, noise):
 def test_every_term_and_its_gradient_are_logged_and_add_up(name, noise):
     method = make(name, noise)
     output = method.step("distill", pixel_batch(0), torch_generator(0))
-    weights = {"squared": 1.0, "cfd": 1.0, "intra": 1.0, "memory": 0.1}
+    weights = {"squared": 1.0, "cfd": 1.0, "intra": 1.0, "memory": 0.1, "matching": 1.0}
     terms = [term for term in weights if term in output.metrics]
     total = sum(weights[term] * output.metrics[term] for term in terms)
     torch.testing.assert_close(output.loss.detach(), torch.as_tensor(total))
@@ -102,7 +106,7 @@ def test_every_term_and_its_gradient_are_logged_and_add_up(name, noise):
     assert all(float(output.metrics[f"gradient_{term}"]) > 0 for term in terms)
 
 
-@every_method
+@every_targeted_method
 def test_the_loss_falls(name, noise, tmp_path):
     method = make(name, noise)
     run(method, lambda _: pixel_batch(0), loop_config(60), tmp_path)
@@ -112,7 +116,7 @@ def test_the_loss_falls(name, noise, tmp_path):
     assert sum(losses[-15:]) < 0.9 * sum(losses[:15])
 
 
-@every_method
+@every_targeted_method
 def test_nan_is_named_with_its_step_and_leaves_the_checkpoint(name, noise, tmp_path):
     method = make(name, noise)
 
