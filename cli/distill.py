@@ -271,8 +271,20 @@ def table(
     clean = networks.task.clean(scenes)
     network.check(clean)
 
-    def painted(transformer: PixArtTransformer2DModel, num_steps: int, **told: float) -> Tensor:
-        latents = paint_latents(networks, transformer.eval(), scenes, num_steps=num_steps, **told)
+    def painted(
+        transformer: PixArtTransformer2DModel,
+        num_steps: int,
+        guidance: float = 1.0,
+        rescale: float = 0.0,
+    ) -> Tensor:
+        latents = paint_latents(
+            networks,
+            transformer.eval(),
+            scenes,
+            num_steps=num_steps,
+            guidance=guidance,
+            rescale=rescale,
+        )
         return features_of(network, latents)
 
     real = features_of(network, clean)
@@ -280,10 +292,7 @@ def table(
         runs,
         real,
         lambda stage: painted(
-            networks.transformer,
-            stage.teacher_steps,
-            guidance=stage.guidance,
-            rescale=stage.guidance_rescale,
+            networks.transformer, stage.teacher_steps, stage.guidance, stage.guidance_rescale
         ),
     )
     measured = taught | distance_table(

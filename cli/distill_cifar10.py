@@ -110,7 +110,7 @@ def teacher(
     )
 )
 def student(
-    method: Annotated[str, typer.Argument(help="progressive, rcfd, rdd or consistency.")],
+    method: Annotated[str, typer.Argument(help="progressive, rcfd, rdd, consistency or dmd.")],
     *,
     data: Data,
     teacher: Annotated[Path, typer.Option(help="Folder of the teacher.")] = RUNS / "teacher/unet",

@@ -67,7 +67,7 @@ class StudentMethod(Method):
         extra_roles: Further networks by role name.
     """
 
-    phases = (Phase(name="distill", trains=frozenset({"student"})),)
+    phases: tuple[Phase, ...] = (Phase(name="distill", trains=frozenset({"student"})),)
     painting: tuple[str, ...] = ("student", "teacher")
     num_taught: Tensor
     grid: Tensor

@@ -104,7 +104,7 @@ def teacher_row(
                 param="run",
             )
     taught = Stage(num_steps=stage["num_steps"], **{key: stage[key] for key in same})
-    painted = paint(taught)
+    [painted] = [paint(each) for each in track([taught], "Measuring the teacher", unit="teachers")]
     pair = (frechet_distance(real, painted), kernel_distance(real, painted))
     return {"teacher": {taught.teacher_steps: pair}}
 

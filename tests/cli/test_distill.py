@@ -134,6 +134,8 @@ def test_what_cannot_be_taught_is_refused_before_any_work(words, error, message)
         call("distill", *words)
 
 
-@pytest.mark.parametrize("method", ["progressive", "rcfd", "rdd", "consistency", "classifier"])
+@pytest.mark.parametrize(
+    "method", ["progressive", "rcfd", "rdd", "consistency", "dmd", "classifier"]
+)
 def test_help_teaches_by_example(method):
     assert "Example" in call("distill", method, "--help").output
