@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -273,18 +273,10 @@ def table(
 
     def painted(
         transformer: PixArtTransformer2DModel,
-        num_steps: int,
-        guidance: float = 1.0,
-        rescale: float = 0.0,
+        steps: int,
+        **guidance: Any,  # noqa: ANN401 - guidance and rescale, as paint_latents has them
     ) -> Tensor:
-        latents = paint_latents(
-            networks,
-            transformer.eval(),
-            scenes,
-            num_steps=num_steps,
-            guidance=guidance,
-            rescale=rescale,
-        )
+        latents = paint_latents(networks, transformer.eval(), scenes, num_steps=steps, **guidance)
         return features_of(network, latents)
 
     real = features_of(network, clean)
@@ -292,7 +284,10 @@ def table(
         runs,
         real,
         lambda stage: painted(
-            networks.transformer, stage.teacher_steps, stage.guidance, stage.guidance_rescale
+            networks.transformer,
+            stage.teacher_steps,
+            guidance=stage.guidance,
+            rescale=stage.guidance_rescale,
         ),
     )
     measured = taught | distance_table(
