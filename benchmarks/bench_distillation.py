@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.memory_of is not None:
         print(relations_peak_bytes(Path(chosen.model), of_queue=chosen.memory_of == "queue"))
         return
+    if chosen.detector is not None and not chosen.num_prompts:
+        parser.error("--detector judges nothing without --num-prompts")
     models = Models(chosen.model, chosen.teacher, chosen.method, chosen.run)
     figures: dict[str, object] = dict(unmeasured(chosen.output))
     if chosen.num_images:
