@@ -282,6 +282,7 @@ def table(
     real = features_of(network, clean)
     taught = teacher_row(
         runs,
+        networks.transformer,
         real,
         lambda stage: painted(
             networks.transformer,

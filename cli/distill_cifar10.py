@@ -221,8 +221,9 @@ def table(
         )
         return features_of(network, pictures)
 
+    unet = load_unet(teacher)
     taught = teacher_row(
-        runs, real, lambda stage: painted(load_unet(teacher), stage.teacher_steps, stage.guidance)
+        runs, unet, real, lambda stage: painted(unet, stage.teacher_steps, stage.guidance)
     )
     students = distance_table(runs, real, lambda folder, steps: painted(load_unet(folder), steps))
     measured = taught | students

@@ -19,7 +19,7 @@ from distill.tasks import LabelledPixels
 from distill.teach import Ground
 from training.autoencoder import to_images
 from training.loop import LoopConfig, run
-from training.method import Batch, Method, Phase, Sampler, Source, StepOutput
+from training.method import Batch, Method, Phase, Sampler, StepOutput
 from training.optimizers import OptimizerConfig
 from training.recorders import save_grid, write_run_record
 from training.teacher import new_scheduler
@@ -234,14 +234,23 @@ def pixel_task(unet: UNet2DModel) -> LabelledPixels:
     )
 
 
-def pixel_ground(unet: UNet2DModel, source: Source) -> Ground:
+def pixel_ground(unet: UNet2DModel, source: PixelSource) -> Ground:
     """Return what a distillation of a pixel teacher stands on.
 
     Args:
         unet: The teacher.
         source: Photos and labels.
+
+    Raises:
+        InputError: If the teacher knows another number of classes than the photos have.
     """
     task, schedule = pixel_task(unet), pixel_schedule()
+    if task.num_classes != len(source.names):
+        raise InputError(
+            f"The teacher knows {task.num_classes} classes, the photos have {len(source.names)}: "
+            "give the photos that it was trained on.",
+            param="data",
+        )
 
     def draws(num_steps: int) -> Sampler:
         return PixelSampler(task, schedule, role="student", num_steps=num_steps)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import InputError
 from core.progress import track
 from distill.stages import Stage
+from distill.teach import weights_digest
 from evaluation.distances import Distance, frechet_distance, kernel_distance
 
 # What a method is called in the record of figures.
@@ -76,17 +77,18 @@ def distance_table(
 
 
 def teacher_row(
-    runs: Mapping[str, Sequence[Path]], real: Tensor, paint: PaintTeacher
+    runs: Mapping[str, Sequence[Path]], teacher: nn.Module, real: Tensor, paint: PaintTeacher
 ) -> dict[str, dict[int, tuple[Distance, Distance]]]:
     """Return the distances of the pictures that the students were taught to reach, as a row.
 
     Args:
         runs: Folders of distillations, by method, of one teacher.
+        teacher: That teacher.
         real: Features of real pictures.
         paint: Makes features of the teacher's pictures as its first student saw them.
 
     Raises:
-        InputError: If runs had other teachers, or had them paint otherwise.
+        InputError: If runs had another teacher, or had it paint otherwise than each other.
     """
     told = {
         folder: (plan["teacher"], plan["stages"][0])
@@ -94,13 +96,13 @@ def teacher_row(
         for folder in folders
         for plan in [json.loads((folder / "plan.json").read_text("utf-8"))]
     }
-    (first, (name, stage)), *others = told.items()
+    name, stage = weights_digest(teacher), next(iter(told.values()))[1]
     same = ("teacher_steps", "guidance", "guidance_rescale")
-    for folder, (other_name, other) in others:
-        if other_name != name or any(other[key] != stage[key] for key in same):
+    for folder, (taught_by, other) in told.items():
+        if taught_by != name or any(other[key] != stage[key] for key in same):
             raise InputError(
-                f"{folder} was taught otherwise than {first}, by another teacher or by other steps "
-                "or guidance: give runs of one teacher.",
+                f"{folder} was taught otherwise: by another teacher than the one given, or by "
+                "other steps or guidance than the runs before it. Give runs of this one teacher.",
                 param="run",
             )
     taught = Stage(num_steps=stage["num_steps"], **{key: stage[key] for key in same})

@@ -103,6 +103,12 @@ def test_squares_that_do_not_fill_the_picture_are_refused():
         new_unet(width=8, num_layers=1, num_classes=3, patch_px=3)
 
 
+def test_a_teacher_of_other_classes_is_refused_before_the_first_step(photos):
+    unet = new_unet(width=8, num_layers=1, num_classes=5)
+    with pytest.raises(InputError, match="knows 5 classes, the photos have 3"):
+        pixel_ground(unet, PixelSource(photos, batch_size=2))
+
+
 @pytest.mark.parametrize("patch_px", [1, 2])
 def test_the_unet_hears_class_and_time_and_fits_the_ground(photos, patch_px):
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ import torch
 
 from core.errors import InputError
 from core.seeding import torch_generator
+from distill.teach import weights_digest
 from evaluation.distance_table import (
     distance_table,
     figures,
@@ -63,11 +64,16 @@ def test_the_better_student_is_nearer_and_figures_are_flat(tmp_path):
     assert {"cifar10_distance_rdd_4_low", "cifar10_distance_rdd_4_high"} <= flat.keys()
 
 
+TEACHER = torch.nn.Linear(1, 1)
+
+
 def planned(folder, **stage):
     folder.mkdir()
     first = {"num_steps": 8, "teacher_steps": 16, "guidance": 4.0, "guidance_rescale": 0.7}
     (folder / "plan.json").write_text(
-        json.dumps({"teacher": stage.pop("teacher", "abc"), "stages": [first | stage]})
+        json.dumps(
+            {"teacher": stage.pop("teacher", weights_digest(TEACHER)), "stages": [first | stage]}
+        )
     )
     return folder
 
@@ -81,7 +87,7 @@ def test_the_teacher_is_measured_as_its_first_student_saw_it(tmp_path):
         asked.append(stage)
         return real + 1
 
-    row = teacher_row(runs, real, paint)
+    row = teacher_row(runs, TEACHER, real, paint)
     assert row["teacher"][16][0].value == pytest.approx(3, rel=1e-3)
     assert (asked[0].teacher_steps, asked[0].guidance, asked[0].guidance_rescale) == (16, 4, 0.7)
     assert "scenes_distance_teacher_16" in figures("scenes", row)
@@ -90,5 +96,11 @@ def test_the_teacher_is_measured_as_its_first_student_saw_it(tmp_path):
 @pytest.mark.parametrize("other", [{"teacher": "xyz"}, {"teacher_steps": 32}, {"guidance": 2.0}])
 def test_runs_of_two_teachers_are_not_put_into_one_table(tmp_path, other):
     runs = {"rdd": [planned(tmp_path / "one"), planned(tmp_path / "two", **other)]}
-    with pytest.raises(InputError, match="taught otherwise than"):
-        teacher_row(runs, torch.zeros(2, 1), lambda _: torch.zeros(2, 1))
+    with pytest.raises(InputError, match="two was taught otherwise"):
+        teacher_row(runs, TEACHER, torch.zeros(2, 1), lambda _: torch.zeros(2, 1))
+
+
+def test_a_teacher_that_taught_none_of_the_runs_is_refused(tmp_path):
+    runs = {"rdd": [planned(tmp_path / "one")]}
+    with pytest.raises(InputError, match="another teacher than the one given"):
+        teacher_row(runs, torch.nn.Linear(2, 1), torch.zeros(2, 1), lambda _: torch.zeros(2, 1))
