@@ -86,7 +86,8 @@ class Settings:
         num_rows: Inputs kept per layer for searches.
         num_trajectories: Trajectories that are learned from; 0 learns nothing.
         batch_size: Pictures a trajectory.
-        learning_rate: Rate that the adapters' own rates are relative to.
+        learning_rate: Rate that the adapters' own rates are relative to; the default is for about
+            a hundred optimizer steps, ten times what is published for many thousands.
         rank: Rank of the low-rank factors.
         start: "zero", or "error" to start them from the rounding error.
         relation: Relation loss; empty takes the method's own.
@@ -102,7 +103,7 @@ class Settings:
     num_rows: int = 512
     num_trajectories: int = 60
     batch_size: int = 4
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-3
     rank: int = 32
     start: Literal["zero", "error"] = "zero"
     relation: str = ""
@@ -116,6 +117,12 @@ class Settings:
 
 SETTINGS = {
     "cpu": Settings(),
-    "gpu": Settings(num_calibration=256, num_trajectories=800, batch_size=16, save_every=1000),
+    "gpu": Settings(
+        num_calibration=256,
+        num_trajectories=800,
+        batch_size=16,
+        learning_rate=5e-4,
+        save_every=1000,
+    ),
     "quick": Settings(num_calibration=4, num_rows=256, num_trajectories=0),
 }

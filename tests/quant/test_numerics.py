@@ -11,6 +11,7 @@ from quant.numerics import (
     min_max_grid,
     quantize,
     range_grid,
+    round_through,
     search_grid,
     spread,
     stored_scale,
@@ -138,6 +139,25 @@ def test_gradients_pass_the_rounding_and_stop_at_the_ends():
     assert zero.grad == -2  # only the clipped ones feel the zero point
     # clipped: their code; inside: rounding error
     assert scale.grad == pytest.approx(-1 - 0.2 + 0.1 + 2)
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1, 5), (1, 1)])
+def test_written_gradients_are_those_of_the_formula(shape):
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(6, 5, generator=draw).double().requires_grad_()
+    scale = (0.3 + torch.rand(shape, generator=draw)).double().requires_grad_()
+    zero = (3 * torch.rand(shape, generator=draw)).double().requires_grad_()
+    levels = torch.full(shape, 3.0, dtype=torch.double)
+    weights = torch.randn(6, 5, generator=draw).double()
+
+    codes = torch.clamp(round_through(x / scale + zero), torch.zeros_like(levels), levels)
+    formula = (codes - zero) * scale
+    mine = fake_quantize(x, scale, zero, levels)
+    assert torch.equal(mine, formula)
+    expected = torch.autograd.grad((weights * formula).sum(), (x, scale, zero))
+    found = torch.autograd.grad((weights * mine).sum(), (x, scale, zero))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_an_empty_range_has_scale_one():
