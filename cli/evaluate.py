@@ -93,18 +93,23 @@ def model(
     if sheet is not None:
         _check_folder(sheet)
     from evaluation.model import failure_sheet, judge_model, rates
+    from pipelines.checks import check_numbers
+    from pipelines.store import open_checkpoint
     from pipelines.text_to_image import TextToImage
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
 
+    info = open_checkpoint(path, variant=variant).info
+    bare = info.own_spec("", num_steps=steps, guidance_scale=guidance)
+    check_numbers(bare)
     painter = TextToImage.load(path, variant=variant)
     second = None if second_judge is None else _open_second_judge(second_judge, path)
     judged = judge_model(
         painter,
         SceneJudge(SpriteSheet()),
-        bare=painter.info.own_spec("", num_steps=steps, guidance_scale=guidance),
+        bare=bare,
         num_prompts=num_prompts,
-        place=partial(_by_plan, info=painter.info) if planned else None,
+        place=partial(_by_plan, info=info) if planned else None,
     )
     table = rates(judged)
     _show(f"{painter.info.name}, {painter.info.variant}", table)

@@ -46,14 +46,17 @@ def regional(
     from evaluation.regional import compare, comparison_sheet, methods_of, table
     from evaluation.regional_baselines import LatentMixer, joined
     from evaluation.regional_items import FIRST_TEST_SEED, regional_items
+    from pipelines.checks import check_numbers
     from pipelines.components import load_components
     from pipelines.store import open_checkpoint
     from pipelines.text_to_image import TextToImage
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
 
-    painter = TextToImage.load(model, variant=variant)
     checkpoint = open_checkpoint(model, variant=variant)
+    bare = checkpoint.info.own_spec("", num_steps=steps, guidance_scale=guidance)
+    check_numbers(bare)
+    painter = TextToImage.load(model, variant=variant)
     methods = methods_of(
         painter,
         LatentMixer(painter),
@@ -69,7 +72,6 @@ def regional(
             num_items, num_objects=num, first_seed=FIRST_TEST_SEED * num, sheet=sprites
         )
     ]
-    bare = painter.info.own_spec("", num_steps=steps, guidance_scale=guidance)
     outcomes = compare(methods, items, SceneJudge(sprites), bare)
     rates = table(outcomes)
     shown = Table("method", *next(iter(rates.values())), title=f"{len(items)} scenes")
@@ -119,13 +121,17 @@ def probe(
         draw_curves,
         pairs_of,
     )
+    from pipelines.checks import check_numbers
+    from pipelines.store import open_checkpoint
     from pipelines.text_to_image import TextToImage
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
 
+    info = open_checkpoint(model, variant=variant).info
+    bare = info.own_spec("", num_steps=steps, guidance_scale=guidance)
+    check_numbers(bare)
     painter, sprites = TextToImage.load(model, variant=variant), SpriteSheet()
     judge = SceneJudge(sprites)
-    bare = painter.info.own_spec("", num_steps=steps, guidance_scale=guidance)
     pairs = [pair for factor in FACTORS for pair in pairs_of(factor, num_pairs)]
     if pairs:
         curves = control_curves(painter, judge, pairs, bare, num_layers=painter.info.num_layers)

@@ -32,7 +32,7 @@ def check_spec(
         count_tokens: The model's tokenizer.
     """
     _check_words(spec, model, count_tokens)
-    _check_numbers(spec)
+    check_numbers(spec)
     check_steps(spec.scheduler, spec.num_steps)
     _check_size(spec, model)
     _check_regional(spec, model, count_tokens)
@@ -116,7 +116,15 @@ def _texts_of(region: Region, negative_prompt: str) -> list[tuple[str, str]]:
     ]
 
 
-def _check_numbers(spec: GenerationSpec) -> None:
+def check_numbers(spec: GenerationSpec) -> None:
+    """Refuse steps, guidance and seeds that no model takes; needs no weights.
+
+    Args:
+        spec: What is asked for.
+
+    Raises:
+        InputError: If a number is out of its range, or has no effect.
+    """
     if not 1 <= spec.num_steps <= MAX_STEPS:
         raise InputError(
             f"{spec.num_steps} steps: ask for 1 to {MAX_STEPS}.",

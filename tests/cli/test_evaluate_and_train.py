@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from cli.main import build_app
 from core.errors import CheckpointError, InputError, UnknownNameError
+from pipelines.text_to_image import TextToImage
 
 
 def call(*words):
@@ -24,6 +25,18 @@ def test_a_folder_that_is_not_there_is_said_before_any_work(tmp_path):
         call("evaluate", "contact-sheet", tmp_path / "no" / "sheet.png")
     with pytest.raises(InputError, match="make it first"):
         call("evaluate", "model", "--sheet", tmp_path / "no" / "sheet.png")
+
+
+@pytest.mark.parametrize("command", ["model", "regional", "probe"])
+@pytest.mark.parametrize(
+    ("option", "value", "says"), [("--steps", 0, "1 to 1000"), ("--guidance", 0.5, "from 1")]
+)
+def test_impossible_numbers_are_said_before_weights_are_loaded(
+    command, option, value, says, monkeypatch
+):
+    monkeypatch.setattr(TextToImage, "load", None)  # would end in another error
+    with pytest.raises(InputError, match=says):
+        call("evaluate", command, option, value)
 
 
 def test_the_judge_is_measured_and_its_figures_are_merged(tmp_path):
