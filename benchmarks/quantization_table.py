@@ -24,7 +24,7 @@ from distill.features import FeatureNetwork, load_classifier
 from evaluation.detector import load_detector
 from evaluation.distance_table import over_runs
 from evaluation.distances import Distance, features, frechet_distance, kernel_distance, space_name
-from evaluation.intervals import wilson
+from evaluation.intervals import Mean, Rate, mean_interval, wilson
 from evaluation.model import judge_pictures
 from evaluation.predicates import TAGS, Item
 from evaluation.second_judge import DetectorJudge
@@ -97,33 +97,47 @@ def measure_table(
     float_row = bench.float_row(run_dir)
     rows: dict[str, object] = {"space": space_name(bench.network), "float": float_row}
     figures: dict[str, object] = {"float_distance": float_row["frechet"]["value"]}
-    figures |= _shares("float", [float_row])
+    figures |= {"kernel_float": float_row["kernel"]} | _shares("float", [float_row])
     figures["table_runs"] = len(cells.seeds)
     for bits in cells.precisions:
         for method in cells.methods:
             cell = f"{method}_{bits}"
             rows[cell] = found = [bench.cell(method, bits, seed, run_dir) for seed in cells.seeds]
             mean = over_runs([Distance(**row["frechet"]) for row in found])
-            name = f"distance_{cell}"
-            figures |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-            for key in ("psnr_to_float_db", "features_to_float", "stored_mb"):
-                figures[f"{key}_{cell}"] = sum(row[key] for row in found) / len(found)
-            figures |= _shares(cell, found)
-            print(f"{name}: {mean}", flush=True)
+            figures |= _ends(f"distance_{cell}", mean) | _means(cell, found) | _shares(cell, found)
+            print(f"distance_{cell}: {mean}", flush=True)
             (run_dir / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
     if picture is not None:
         bench.draw(picture, run_dir)
     return figures
 
 
-def _shares(name: str, rows: Sequence[Row]) -> dict[str, float | None]:
-    """The share of pictures that show what was asked, over all categories and runs."""
-    counts = [count for row in rows for count in row.get("judged", {}).values()]
-    if not counts:
-        return {}
-    found = wilson(sum(hits for hits, _ in counts), sum(tried for _, tried in counts))
-    name = f"right_{name}"
+def _ends(name: str, found: Distance | Mean | Rate) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _means(cell: str, rows: Sequence[Row]) -> dict[str, float | None]:
+    """Means over runs, with intervals where there are several."""
+    figures: dict[str, float | None] = {}
+    for key in ("features_to_float", "psnr_to_float_db", "kernel", "stored_mb"):
+        values = [row[key] for row in rows]
+        name = f"{key}_{cell}"
+        if len(values) > 1 and key != "stored_mb":
+            figures |= _ends(name, mean_interval(values))
+        else:
+            figures[name] = sum(values) / len(values)
+    return figures
+
+
+def _shares(cell: str, rows: Sequence[Row]) -> dict[str, float | None]:
+    """Shares of pictures that show what was asked, of all runs: in all, and by category."""
+    judged = [row["judged"] for row in rows if "judged" in row]
+    if not judged:
+        return {}
+    sums = {tag: [sum(each[tag][place] for each in judged) for place in (0, 1)] for tag in TAGS}
+    hits, tried = (sum(part) for part in zip(*sums.values(), strict=True))
+    figures = _ends(f"right_{cell}", wilson(hits, tried))
+    return figures | {f"right_{cell}_{tag}": wilson(*sums[tag]).value for tag in TAGS}
 
 
 def measure_gradient(

@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from core.errors import InputError
@@ -13,6 +11,7 @@ from core.progress import track
 from distill.stages import Stage
 from distill.teach import weights_digest
 from evaluation.distances import Distance, frechet_distance, kernel_distance
+from evaluation.intervals import mean_interval
 
 # What a method is called in the record of figures.
 SHORT_NAMES: Mapping[str, str] = {"progressive": "pd", "rcfd": "rcfd", "rdd": "rdd"}
@@ -119,10 +118,8 @@ def over_runs(distances: Sequence[Distance]) -> Distance:
     """
     if len(distances) == 1:
         return distances[0]
-    values = torch.tensor([each.value for each in distances], dtype=torch.float64)
-    mean, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-    return Distance(value=mean, low=mean - half, high=mean + half)
+    mean = mean_interval([each.value for each in distances])
+    return Distance(value=mean.value, low=mean.low, high=mean.high)
 
 
 def figures(

@@ -1,6 +1,7 @@
 """How far a measured rate may be from the true one."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,38 @@ def wilson(num_hits: int, num_tried: int) -> Rate:
         high=1.0 if num_hits == num_tried else middle + half,
         num_tried=num_tried,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mean:
+    """A mean with its 95 % interval.
+
+    Attributes:
+        value: The mean.
+        low: Lower end of the interval; for something that cannot be negative, it may be.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """Return the mean of independent runs with Student's interval.
+
+    Args:
+        values: One per run, at least two.
+
+    Source:
+        Student 1908, "The probable error of a mean".
+    """
+    from scipy import stats  # takes most of a second
+
+    count, middle = len(values), statistics.fmean(values)
+    error = statistics.stdev(values) / math.sqrt(count)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return Mean(value=middle, low=middle - half, high=middle + half)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

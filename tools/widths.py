@@ -15,6 +15,9 @@ FIGURES = ROOT / "benchmarks" / "results" / "quantization.json"
 
 PRECISIONS = ("w8a8", "w4a8", "w3a6", "w3a4", "w2a6", "w2a4")
 METHODS = ("minmax", "efficientdm", "omq", "trd", "mpq", "mpq_plus", "svdquant")
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+Figures = Mapping[str, float | None]
 
 TOP = """\
 # What each width costs
@@ -28,8 +31,10 @@ with the same noise.
 
 - **distance**: Frechet distance of the latents from those of the real scenes, in the space of a
   classifier of scenes; the float student's is {float_distance}. {interval}
+- **kernel**: kernel distance (squared, without bias: it may be below 0) in the same space, times
+  1000; the float student's is {float_kernel}.
 - **apart**: mean squared distance of a picture's features from the float picture's, over the mean
-  square of the latter.
+  square of the latter{apart}.
 - **dB**: peak signal-to-noise ratio against the float pictures.
 - **right**: share of GenEval-like prompts whose pictures the [second judge](evaluation.md#a-model)
   finds right, with its 95 % Wilson interval; the float student's is {float_right}.
@@ -70,24 +75,27 @@ def main() -> None:
             if runs > 1
             else "The 95 % interval is over the pictures."
         ),
+        apart=", with its interval over the runs" if runs > 1 else "",
+        float_kernel=_kernel(figures.get("kernel_float")),
     )
     lines = [top]
     for bits in PRECISIONS:
         lines += _section(figures, bits)
+    lines += _categories(figures)
     settle(PAGE, "\n".join([*lines, AGAIN]) + "\n")
 
 
-def _section(figures: Mapping[str, float | None], bits: str) -> Iterator[str]:
+def _section(figures: Figures, bits: str) -> Iterator[str]:
     yield f"\n## {bits.upper()}\n"
-    yield "| method | distance | apart | dB | right | MB |\n|---|---|---|---|---|---|"
+    yield "| method | distance | kernel | apart | dB | right | MB |"
+    yield "|---|---|---|---|---|---|---|"
     for method in METHODS:
         cell = f"{method}_{bits}"
-        low, high = (figures.get(f"distance_{cell}_{end}") for end in ("low", "high"))
-        between = "" if low is None else f" ({_number(low)} to {_number(high)})"
         columns = [
             f"`{method}`",
-            _number(figures.get(f"distance_{cell}")) + between,
-            _number(figures.get(f"features_to_float_{cell}")),
+            _between(figures, f"distance_{cell}"),
+            _kernel(figures.get(f"kernel_{cell}")),
+            _between(figures, f"features_to_float_{cell}"),
             _number(figures.get(f"psnr_to_float_db_{cell}")),
             _share(figures, f"right_{cell}"),
             _number(figures.get(f"stored_mb_{cell}")),
@@ -95,7 +103,31 @@ def _section(figures: Mapping[str, float | None], bits: str) -> Iterator[str]:
         yield f"| {' | '.join(columns)} |"
 
 
-def _share(figures: Mapping[str, float | None], name: str) -> str:
+def _categories(figures: Figures) -> Iterator[str]:
+    yield "\n## Right by category\n"
+    yield 'The same pictures as under "right", in percent, by `mpq` and `efficientdm`.\n'
+    yield f"| | {' | '.join(tag.replace('_', ' ') for tag in TAGS)} |"
+    yield "|---" * (len(TAGS) + 1) + "|"
+    cells = [f"{method}_{bits}" for bits in PRECISIONS for method in ("mpq", "efficientdm")]
+    for cell in ("float", *cells):
+        method, _, bits = cell.rpartition("_")
+        name = f"{bits.upper()} `{method}`" if method else "float"
+        shares = [figures.get(f"right_{cell}_{tag}") for tag in TAGS]
+        known = ["-" if share is None else f"{100 * share:.0f}" for share in shares]
+        yield f"| {name} | {' | '.join(known)} |"
+
+
+def _between(figures: Figures, name: str) -> str:
+    low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
+    between = "" if low is None else f" ({_number(low)} to {_number(high)})"
+    return _number(figures.get(name)) + between
+
+
+def _kernel(value: float | None) -> str:
+    return "-" if value is None else f"{1000 * value:.1f}"
+
+
+def _share(figures: Figures, name: str) -> str:
     shares = [figures.get(name + end) for end in ("", "_low", "_high")]
     known = [f"{100 * share:.0f}" for share in shares if share is not None]
     return "-" if len(known) != len(shares) else f"{known[0]} % ({known[1]} to {known[2]})"

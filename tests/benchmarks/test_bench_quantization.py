@@ -61,6 +61,9 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
     assert tried >= len(TAGS)
     assert figures["right_minmax_w2a4"] == hits / tried
     assert figures["right_minmax_w2a4_low"] <= figures["right_minmax_w2a4"] < 1
+    hits, tried = two["judged"]["counting"]
+    assert figures["right_minmax_w2a4_counting"] == hits / tried
+    assert figures["kernel_minmax_w2a4"] == two["kernel"]
 
     with Image.open(tmp_path / "widths.png") as picture:
         assert picture.height >= 3 * 128 < picture.width
