@@ -31,10 +31,10 @@ from evaluation.second_judge import DetectorJudge
 from pipelines.model_info import ModelInfo
 from pipelines.store import open_checkpoint
 from quant.pictures import painting_with, psnr_db
-from quant.precision import Policy, parse_precision
+from quant.precision import MAX_BITS, Policy, parse_precision
 from quant.prompts import scene_prompts
 from quant.quantize import Task, prepare, quantize
-from quant.recipes import SETTINGS
+from quant.recipes import METHODS, SETTINGS
 from quant.trajectory import Sampling, sample
 from training.recorders import save_grid
 
@@ -220,6 +220,7 @@ class _Bench:
         self, method: str, bits: str, seed: int, run_dir: Path
     ) -> tuple[Path, Callable[[], nn.Module]]:
         """Where a cell is, and what loads it, or makes it if it is not there."""
+        method = same_learning(method, bits, self.cells.methods)
         task = Task(
             precision=parse_precision(bits),
             method=method,
@@ -287,6 +288,28 @@ class _Bench:
             "features_to_float": float((mine - theirs).square().sum(dim=1).mean() / scale),
             "kernel": kernel_distance(self.real, mine).value,
         }
+
+
+def same_learning(method: str, bits: str, among: Sequence[str]) -> str:
+    """Return the first of some methods that does exactly what this one does.
+
+    At the most bits that a channel can have, none can be moved: methods that differ only in how
+    they move them are one, and need not learn the same again.
+
+    Args:
+        method: A name of METHODS that learns.
+        bits: Such as "w8a8".
+        among: Names of METHODS, this one among them.
+    """
+    if parse_precision(bits).weights != MAX_BITS or not METHODS.get(method).learns:
+        return method
+
+    def unmoved(name: str) -> tuple[object, ...]:
+        known = METHODS.get(name)
+        storage = replace(known.storage, smooth="never", allocation="uniform", plus=False)
+        return storage, known.learns, known.relation
+
+    return next(name for name in among if unmoved(name) == unmoved(method))
 
 
 def _kept(file: Path, measure: Callable[[], Row]) -> Row:

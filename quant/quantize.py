@@ -21,7 +21,7 @@ from quant.loader import write_low_bit
 from quant.pictures import PairSampler, draw_allocation
 from quant.plan import LayerPlan, plan_layers
 from quant.precision import Manifest, Policy, Precision
-from quant.recipes import METHODS, QuantizationMethod, Settings
+from quant.recipes import METHODS, QuantizationMethod, Settings, learns, storage_of
 from quant.store import storage as measure_storage
 from quant.timesteps import Timesteps
 from quant.trajectory import Sampling, sample
@@ -79,7 +79,7 @@ def quantize(
     """
     method = METHODS.get(task.method, param="method")
     tuning = prepare(pipeline, task, prompts, run_dir)
-    if method.learns and task.settings.num_trajectories > 0:
+    if learns(method, task.settings):
         loop = _loop(task.settings, tuning.source.windows_per_trajectory, minutes)
         pictures = PairSampler(pipeline, prompts(8, task.settings.seed), tuning.sampling)
         run(tuning.method, tuning.source, loop, run_dir, sampler=pictures)
@@ -135,7 +135,7 @@ def prepare(
     calibration = listen(pipeline, task, prompts, sampling)
     plans = _plan(pipeline.transformer, calibration, task, method, run_dir / "allocations.jsonl")
     student = deepcopy(pipeline.transformer).requires_grad_(requires_grad=False)
-    adapters = _adapters(plans, settings) if method.learns and settings.num_trajectories else {}
+    adapters = _adapters(plans, settings) if learns(method, settings) else {}
     to_student(student, plans, Timesteps(calibration.timesteps), adapters)
     student.to(pipeline.transformer.device)
     output_layer = calibration.output_layer
@@ -221,7 +221,7 @@ def _plan(
             calibration,
             task.precision,
             task.policy,
-            method.storage,
+            storage_of(method, task.settings),
             known=known,
             on_layer=note,
         )

@@ -1,6 +1,6 @@
 """Methods and settings by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.registry import Registry
@@ -46,7 +46,7 @@ _TABLE: tuple[tuple[str, Storage, bool, Relation, str], ...] = (
     ),
     ("efficientdm", Storage(), True, "none", "QALoRA and a range per timestep"),
     ("omq", Storage(smooth="helpful", allocation="omq"), True, "none", "and bits by kurtosis"),
-    ("trd", Storage(smooth="helpful"), True, "joint", "and relations over time, uniform bits"),
+    ("trd", Storage(), True, "joint", "and relations over time, uniform bits"),
     ("mpq", Storage(smooth="helpful", allocation="omq"), True, "joint", "MPQ-DM: both"),
     (
         "mpq_plus",
@@ -89,6 +89,9 @@ class Settings:
         learning_rate: Rate that the adapters' own rates are relative to; the default is for about
             a hundred optimizer steps, ten times what is published for many thousands.
         rank: Rank of the low-rank factors.
+        smooth: Whether large inputs are moved into the weights: "never", "always" or "helpful".
+            Empty takes the method's own, but does without where ranges are learned, too: pictures
+            then come nearer.
         start: "zero", or "error" to start them from the rounding error.
         relation: Relation loss; empty takes the method's own.
         window: Steps whose features are averaged.
@@ -105,6 +108,7 @@ class Settings:
     batch_size: int = 4
     learning_rate: float = 5e-3
     rank: int = 32
+    smooth: Literal["", "never", "always", "helpful"] = ""
     start: Literal["zero", "error"] = "zero"
     relation: str = ""
     window: int = 2
@@ -126,3 +130,29 @@ SETTINGS = {
     ),
     "quick": Settings(num_calibration=4, num_rows=256, num_trajectories=0),
 }
+
+
+def storage_of(method: QuantizationMethod, settings: Settings) -> Storage:
+    """Return how a method stores layers under these settings.
+
+    Args:
+        method: A value of METHODS.
+        settings: What is learned, and whether large inputs are moved.
+
+    Source: Feng et al., "MPQ-DM", arXiv 2412.11549, smooths before it learns; we do not, for there
+        it costs (docs/log.md, 2026-11-30). `--set smooth=helpful` does.
+    """
+    smooth = settings.smooth
+    if not smooth and method.storage.smooth == "helpful" and learns(method, settings):
+        smooth = "never"
+    return replace(method.storage, smooth=smooth) if smooth else method.storage
+
+
+def learns(method: QuantizationMethod, settings: Settings) -> bool:
+    """Return whether anything is tuned after layers are planned.
+
+    Args:
+        method: A value of METHODS.
+        settings: How much is learned.
+    """
+    return method.learns and settings.num_trajectories > 0

@@ -6,6 +6,7 @@ from diffusers import AutoModel
 from PIL import Image
 
 from benchmarks.bench_quantization import METHODS, PRECISIONS, main, unmeasured
+from benchmarks.quantization_table import same_learning
 from distill.classifier import latent_classifier
 from distill.features import save_classifier
 from evaluation.detector import Detector, DetectorShape, save_detector
@@ -20,6 +21,15 @@ def test_what_was_not_measured_is_null_and_what_was_is_kept():
     assert figures["distance_mpq_w2a4_low"] is None
     assert len(figures) == 3 * len(METHODS) * len(PRECISIONS) + 3
     assert json.dumps(figures)
+
+
+def test_at_eight_bits_methods_that_only_move_bits_are_one():
+    assert same_learning("mpq_plus", "w8a8", METHODS) == "trd"
+    assert same_learning("omq", "w8a8", METHODS) == "efficientdm"
+    assert same_learning("omq", "w8a8", ("omq", "mpq")) == "omq"
+    for apart in ("minmax", "svdquant"):
+        assert same_learning(apart, "w8a8", METHODS) == apart
+    assert [same_learning(each, "w4a8", METHODS) for each in METHODS] == list(METHODS)
 
 
 def detector_of(folder):
