@@ -46,7 +46,8 @@ def fake_quantize(
         rounding, so that every value is one of 2**bits codes even where the zero is fractional.
     """
     if torch.is_grad_enabled() and any(part.requires_grad for part in (x, scale, zero)):
-        return _FakeQuantize.apply(x, scale, zero, levels)
+        through: Tensor = _FakeQuantize.apply(x, scale, zero, levels)  # type: ignore[no-untyped-call]
+        return through
     codes = (x / scale + zero).round().clamp(min=0).minimum(levels)
     return (codes - zero) * scale
 
