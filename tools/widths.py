@@ -55,6 +55,7 @@ and noise.*
 ```sh
 fewstroke distill classifier
 python -m benchmarks.bench_quantization table --variant rdd-4 --run-dir runs/table \\
+  --num-images 256 --num-judged 6 --picture docs/images/widths.png \\
   --output benchmarks/results/quantization.json
 make docs
 ```
