@@ -34,7 +34,7 @@ from quant.pictures import painting_with, psnr_db
 from quant.precision import MAX_BITS, Policy, parse_precision
 from quant.prompts import scene_prompts
 from quant.quantize import Task, prepare, quantize
-from quant.recipes import METHODS, SETTINGS
+from quant.recipes import METHODS, SETTINGS, Settings, storage_of
 from quant.trajectory import Sampling, sample
 from training.recorders import save_grid
 
@@ -220,12 +220,13 @@ class _Bench:
         self, method: str, bits: str, seed: int, run_dir: Path
     ) -> tuple[Path, Callable[[], nn.Module]]:
         """Where a cell is, and what loads it, or makes it if it is not there."""
-        method = same_learning(method, bits, self.cells.methods)
+        settings = replace(configured(SETTINGS, self.cells.recipe, []), seed=seed)
+        method = same_learning(method, bits, self.cells.methods, settings)
         task = Task(
             precision=parse_precision(bits),
             method=method,
             policy=Policy(),
-            settings=replace(configured(SETTINGS, self.cells.recipe, []), seed=seed),
+            settings=settings,
             num_steps=self.info.default_steps,
             guidance=self.info.default_guidance,
         )
@@ -290,23 +291,24 @@ class _Bench:
         }
 
 
-def same_learning(method: str, bits: str, among: Sequence[str]) -> str:
+def same_learning(method: str, bits: str, among: Sequence[str], settings: Settings) -> str:
     """Return the first of some methods that does exactly what this one does.
 
     At the most bits that a channel can have, none can be moved: methods that differ only in how
     they move them are one, and need not learn the same again.
 
     Args:
-        method: A name of METHODS that learns.
+        method: A name of METHODS.
         bits: Such as "w8a8".
         among: Names of METHODS, this one among them.
+        settings: How much is learned.
     """
-    if parse_precision(bits).weights != MAX_BITS or not METHODS.get(method).learns:
+    if parse_precision(bits).weights != MAX_BITS:
         return method
 
     def unmoved(name: str) -> tuple[object, ...]:
         known = METHODS.get(name)
-        storage = replace(known.storage, smooth="never", allocation="uniform", plus=False)
+        storage = replace(storage_of(known, settings), allocation="uniform", plus=False)
         return storage, known.learns, known.relation
 
     return next(name for name in among if unmoved(name) == unmoved(method))

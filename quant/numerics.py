@@ -53,7 +53,7 @@ def fake_quantize(
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """The same with its gradient written down, which saves a third of the time and half the memory.
+    """The same with its gradient written down, which saves a third of the time.
 
     With u = x / scale + zero, x' = (code - zero) * scale and code = u inside the range:
     dx'/dx = 1 inside, else 0; dx'/dzero = -scale outside, else 0;

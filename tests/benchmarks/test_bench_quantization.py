@@ -11,6 +11,7 @@ from distill.classifier import latent_classifier
 from distill.features import save_classifier
 from evaluation.detector import Detector, DetectorShape, save_detector
 from evaluation.predicates import TAGS
+from quant.recipes import SETTINGS
 from tests.distill.conftest import checkpoint, own_checkpoint  # noqa: F401 - fixtures
 from training.data import encoder_name
 
@@ -24,12 +25,15 @@ def test_what_was_not_measured_is_null_and_what_was_is_kept():
 
 
 def test_at_eight_bits_methods_that_only_move_bits_are_one():
-    assert same_learning("mpq_plus", "w8a8", METHODS) == "trd"
-    assert same_learning("omq", "w8a8", METHODS) == "efficientdm"
-    assert same_learning("omq", "w8a8", ("omq", "mpq")) == "omq"
+    cpu = SETTINGS["cpu"]
+    assert same_learning("mpq_plus", "w8a8", METHODS, cpu) == "trd"
+    assert same_learning("omq", "w8a8", METHODS, cpu) == "efficientdm"
+    assert same_learning("omq", "w8a8", ("omq", "mpq"), cpu) == "omq"
     for apart in ("minmax", "svdquant"):
-        assert same_learning(apart, "w8a8", METHODS) == apart
-    assert [same_learning(each, "w4a8", METHODS) for each in METHODS] == list(METHODS)
+        assert same_learning(apart, "w8a8", METHODS, cpu) == apart
+    assert [same_learning(each, "w4a8", METHODS, cpu) for each in METHODS] == list(METHODS)
+    # without learning one of them smooths and the other does not
+    assert same_learning("omq", "w8a8", METHODS, SETTINGS["quick"]) == "omq"
 
 
 def detector_of(folder):
