@@ -6,7 +6,7 @@ from diffusers import AutoModel
 from PIL import Image
 
 from benchmarks.bench_quantization import METHODS, PRECISIONS, main, unmeasured
-from benchmarks.quantization_table import same_learning
+from benchmarks.quantization_table import _means, same_learning
 from distill.classifier import latent_classifier
 from distill.features import save_classifier
 from evaluation.detector import Detector, DetectorShape, save_detector
@@ -34,6 +34,19 @@ def test_at_eight_bits_methods_that_only_move_bits_are_one():
     assert [same_learning(each, "w4a8", METHODS, cpu) for each in METHODS] == list(METHODS)
     # without learning one of them smooths and the other does not
     assert same_learning("omq", "w8a8", METHODS, SETTINGS["quick"]) == "omq"
+
+
+def test_several_runs_give_means_with_intervals_and_one_run_gives_none():
+    rows = [
+        {"features_to_float": x, "psnr_to_float_db": 20.0, "kernel": 0.0, "stored_mb": 2.0}
+        for x in (1.0, 2.0, 3.0)
+    ]
+    found = _means("mpq_w4a8", rows)
+    assert found["features_to_float_mpq_w4a8"] == 2
+    # Student's t at 2 degrees of freedom, standard deviation 1 over three runs
+    assert found["features_to_float_mpq_w4a8_high"] == pytest.approx(2 + 4.3027 / 3**0.5, rel=1e-4)
+    assert found["stored_mb_mpq_w4a8"] == 2
+    assert set(_means("mpq_w4a8", rows[:1])) == {f"{key}_mpq_w4a8" for key in rows[0]}
 
 
 def detector_of(folder):
