@@ -166,33 +166,32 @@ def judged(models: Models, *, num_prompts: int, detector: Path | None = None) ->
         the same prompts and seeds, "*_gap_student*"; all with 95 % intervals.
     """
     from evaluation.detector import load_detector
-    from evaluation.intervals import paired_difference, wilson
-    from evaluation.model import judge_model
     from evaluation.second_judge import DetectorJudge
+    from evaluation.side_by_side import Contender, side_by_side
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
 
     teacher = models.teacher()
-    name = "judge" if detector is None else "detector"
+    prefix = "judge" if detector is None else "detector"
     judge = (
         SceneJudge(SpriteSheet())
         if detector is None
         else DetectorJudge(load_detector(detector), teacher.parts.vae)
     )
+
+    def contenders() -> Iterator[Contender]:
+        yield Contender(name="teacher", painter=teacher, bare=teacher.info.own_spec(""))
+        for steps, student in models.students():
+            bare = GenerationSpec(prompt="", num_steps=steps, guidance_scale=1.0, scheduler="ddim")
+            yield Contender(name=f"student{steps}", painter=student, bare=bare)
+
     figures: dict[str, object] = {}
-
-    def note(what: str, painter: TextToImage, bare: GenerationSpec) -> list[bool]:
-        pictures = judge_model(painter, judge, bare=bare, num_prompts=num_prompts)
-        are_right = [each.is_right for each in pictures]
-        rate = wilson(sum(are_right), len(are_right))
-        figures.update(_with_ends(f"{name}_{what}", rate.value, rate.low, rate.high))
-        return are_right
-
-    taught = note("teacher", teacher, teacher.info.own_spec(""))
-    for steps, student in models.students():
-        bare = GenerationSpec(prompt="", num_steps=steps, guidance_scale=1.0, scheduler="ddim")
-        behind = paired_difference(taught, note(f"student{steps}", student, bare))
-        figures |= _with_ends(f"{name}_gap_student{steps}", behind.value, behind.low, behind.high)
+    for each in side_by_side(contenders(), judge, num_prompts=num_prompts):
+        right, behind = each.right, each.behind
+        figures |= _with_ends(f"{prefix}_{each.name}", right.value, right.low, right.high)
+        if behind is not None:
+            gap = f"{prefix}_gap_{each.name}"
+            figures |= _with_ends(gap, behind.value, behind.low, behind.high)
     return figures
 
 

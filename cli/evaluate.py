@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evaluation.intervals import Rate
     from evaluation.model import Judged
     from evaluation.second_judge import DetectorJudge
+    from evaluation.side_by_side import Standing
     from pipelines.model_info import ModelInfo
     from pipelines.spec import GenerationSpec
 
@@ -45,6 +46,7 @@ SecondJudge = Annotated[
     ),
 ]
 SHIPPED = "checkpoints/emoji-scenes"
+DETECTOR = "checkpoints/second-judge"
 
 
 @app.command(
@@ -124,6 +126,41 @@ def model(
         if isinstance(made, Mapping):
             figures |= {key: made.get(key) for key in ("samples_seen", "train_hours")}
         _merge(output, figures)
+
+
+@app.command(epilog="Example: [bold]fewstroke evaluate compare rdd-4 low-bit[/bold]")
+def compare(
+    variants: Annotated[
+        list[str], typer.Argument(help="Two or more; the first is what the others stand beside.")
+    ],
+    *,
+    path: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")] = SHIPPED,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Prompts per category.")] = 100,
+    detector: Annotated[
+        Path, typer.Option(help="Folder of the detector that judges: quick, so many can be asked.")
+    ] = Path(DETECTOR),
+    output: Output = None,
+) -> None:
+    """Compare variants on the same prompts and seeds: who paints more often what was asked."""
+    _check_several(variants)
+    from evaluation.side_by_side import Contender, side_by_side
+    from pipelines.store import open_checkpoint
+    from pipelines.text_to_image import TextToImage
+
+    infos = [open_checkpoint(path, variant=name).info for name in variants]
+    judge = _open_second_judge(detector, path)
+    contenders = (
+        Contender(
+            name=info.variant,
+            painter=TextToImage.load(path, variant=info.variant),
+            bare=info.own_spec(""),
+        )
+        for info in infos
+    )
+    standings = side_by_side(contenders, judge, num_prompts=num_prompts)
+    _show_standings(standings)
+    if output is not None:
+        _merge(output, _standing_figures(standings))
 
 
 @app.command(epilog="Example: [bold]fewstroke evaluate autoencoder --num-scenes 100[/bold]")
@@ -223,6 +260,13 @@ def _by_plan(spec: "GenerationSpec", info: "ModelInfo") -> "GenerationSpec":
     return place(spec, plan, info, depth=None, window=None, base_ratio=None)
 
 
+def _check_several(variants: "Sequence[str]") -> None:
+    if len(set(variants)) < max(2, len(variants)):
+        raise InputError(
+            f"Variants {', '.join(variants)}: name at least two, each once.", param="variants"
+        )
+
+
 def _check_folder(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise InputError(f"The folder of {path} does not exist: make it first.", param="path")
@@ -236,6 +280,38 @@ def _show(title: str, table: "Mapping[str, Rate]") -> None:
     for name, rate in table.items():
         shown.add_row(name, str(rate))
     Console().print(shown)
+
+
+def _show_standings(standings: "Sequence[Standing]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = standings[0]
+    shown = Table("category, share right in %", *(each.name for each in standings))
+    for tag in first.by_category:
+        shares = (each.by_category[tag].value or 0 for each in standings)
+        shown.add_row(tag, *(f"{100 * share:.1f}" for share in shares))
+    shown.add_row("all", *(str(each.right) for each in standings))
+    gaps = (each.behind for each in standings[1:])
+    points = (
+        f"{100 * gap.value:.1f} ({100 * gap.low:.1f} to {100 * gap.high:.1f})" if gap else ""
+        for gap in gaps
+    )
+    shown.add_row(f"points behind {first.name}", "", *points)
+    Console().print(shown)
+
+
+def _standing_figures(standings: "Sequence[Standing]") -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
+    for each in standings:
+        right = each.right
+        name = f"detector_{each.name}"
+        figures |= {name: right.value, f"{name}_low": right.low, f"{name}_high": right.high}
+        figures |= {f"{name}_{tag}": rate.value for tag, rate in each.by_category.items()}
+        if each.behind is not None:
+            gap, behind = f"{name}_behind_{standings[0].name}", each.behind
+            figures |= {gap: behind.value, f"{gap}_low": behind.low, f"{gap}_high": behind.high}
+    return figures
 
 
 def _agreement(
