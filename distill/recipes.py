@@ -35,6 +35,8 @@ class StudentRecipe:
         teacher_steps: DDIM steps of the first teacher.
         guidance: The first teacher's classifier-free guidance, which students learn to do without.
         guidance_rescale: How far that goes back to the spread without guidance, 0..1.
+        own_path: Share of samples on which a student of a chain starts where it arrives itself
+            instead of at a noisy training picture, 0..1.
         optimizer: "adamw" for all weights, or "muon" for matrices inside blocks.
         learning_rate: AdamW's peak; it falls to 0 along a cosine.
         muon_learning_rate: Muon's peak, where it is used.
@@ -67,6 +69,7 @@ class StudentRecipe:
     teacher_steps: int = 32
     guidance: float = 4.0
     guidance_rescale: float = 0.7
+    own_path: float = 0.0
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
     muon_learning_rate: float = 3e-4
@@ -192,17 +195,25 @@ def stages_of(method: str, steps: Sequence[int], settings: StudentRecipe) -> tup
         method: A key of WAYS.
         steps: Steps of the students, falling.
         settings: Gives the teacher's steps and guidance.
+
+    Raises:
+        InputError: If the method has no whole steps, which alone can start on the student's path.
     """
-    plan = WAYS.get(method, param="method").plan
-    stages: tuple[Stage, ...] = plan(
-        steps,
-        teacher_steps=settings.teacher_steps,
-        guidance=settings.guidance,
-        guidance_rescale=settings.guidance_rescale,
-    )
-    if WAYS.get(method).plan is chain and settings.first_num_steps:
-        return replace(stages[0], training_steps=settings.first_num_steps), *stages[1:]
-    return stages
+    guided: dict[str, Any] = {
+        "teacher_steps": settings.teacher_steps,
+        "guidance": settings.guidance,
+        "guidance_rescale": settings.guidance_rescale,
+    }
+    if WAYS.get(method, param="method").plan is fan:
+        if settings.own_path:
+            raise InputError(
+                f"own_path {settings.own_path}: {method} is no chain; leave it 0.", param="own_path"
+            )
+        return fan(steps, **guided)
+    first, *later = chain(steps, **guided, own_path=settings.own_path)
+    if settings.first_num_steps:
+        first = replace(first, training_steps=settings.first_num_steps)
+    return first, *later
 
 
 def method_maker(

@@ -17,6 +17,8 @@ class Stage:
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
             1 where the teacher is a student itself, or is not guided.
         guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
+        own_path: Share of samples that start where the student itself arrives, 0..1; the others
+            start at noisy training pictures.
         is_chained: Whether the student before it is its teacher, and not the first teacher.
         training_steps: Optimizer steps that it is taught for; None takes the loop's.
     """
@@ -25,6 +27,7 @@ class Stage:
     teacher_steps: int
     guidance: float = 1.0
     guidance_rescale: float = 0.0
+    own_path: float = 0.0
     is_chained: bool = False
     training_steps: int | None = None
 
@@ -40,6 +43,7 @@ def chain(
     teacher_steps: int,
     guidance: float,
     guidance_rescale: float = 0.0,
+    own_path: float = 0.0,
     num_times: int = 1000,
 ) -> tuple[Stage, ...]:
     """Return stages in which every student becomes the next one's teacher.
@@ -49,10 +53,12 @@ def chain(
         teacher_steps: Steps of the first teacher.
         guidance: The first teacher's, at least 1; students carry it in their weights.
         guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
+        own_path: Share of samples that start where the student itself arrives, 0..1.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
-    _check_share(guidance_rescale)
+    _check_share("guidance_rescale", guidance_rescale)
+    _check_share("own_path", own_path)
     for teacher, student in pairwise([teacher_steps, *steps]):
         _check_divides(student, teacher)
     first = Stage(
@@ -60,9 +66,10 @@ def chain(
         teacher_steps=teacher_steps,
         guidance=guidance,
         guidance_rescale=guidance_rescale,
+        own_path=own_path,
     )
     later = (
-        Stage(num_steps=student, teacher_steps=teacher, is_chained=True)
+        Stage(num_steps=student, teacher_steps=teacher, own_path=own_path, is_chained=True)
         for teacher, student in pairwise(steps)
     )
     return (first, *later)
@@ -86,7 +93,7 @@ def fan(
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
-    _check_share(guidance_rescale)
+    _check_share("guidance_rescale", guidance_rescale)
     for student in steps:
         _check_divides(student, teacher_steps)
     return tuple(
@@ -118,12 +125,9 @@ def _check(steps: Sequence[int], teacher_steps: int, guidance: float, num_times:
         raise InputError(f"Guidance {guidance}: give at least 1.", param="guidance")
 
 
-def _check_share(guidance_rescale: float) -> None:
-    if not 0 <= guidance_rescale <= 1:
-        raise InputError(
-            f"guidance_rescale {guidance_rescale}: give a share from 0 (off) to 1.",
-            param="guidance_rescale",
-        )
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"{name} {share}: give a share from 0 (off) to 1.", param=name)
 
 
 def _check_divides(student: int, teacher: int) -> None:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from core.classifier_free import guided
@@ -33,11 +33,13 @@ class Drawn:
         noise: Standard normal.
         places: Which of its steps the student makes, per picture, from 0 at pure noise.
         parts: Where inside that step a picture stands, in teacher steps from its start.
+        is_own: Whether the step starts where the student itself arrives.
     """
 
     noise: Float[Tensor, "b c h w"]
     places: Int[Tensor, " b"]
     parts: Int[Tensor, " b"]
+    is_own: Bool[Tensor, " b"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +127,15 @@ class StudentMethod(Method):
         noise = torch.randn(clean.shape, generator=generator)
         places = torch.randint(self.stage.num_steps, (count,), generator=generator)
         parts = torch.randint(self.stage.ratio, (count,), generator=generator)
-        return Drawn(noise=noise.to(device), places=places.to(device), parts=parts.to(device))
+        is_own = torch.zeros(count, dtype=torch.bool)
+        if self.stage.own_path:  # without it nothing more is drawn, so that older runs go on alike
+            is_own = torch.rand(count, generator=generator) < self.stage.own_path
+        return Drawn(
+            noise=noise.to(device),
+            places=places.to(device),
+            parts=parts.to(device),
+            is_own=is_own.to(device),
+        )
 
     def whole_steps(self, batch: Batch, drawn: Drawn) -> Pair:
         """Return the student's whole steps beside all of the teacher's.
@@ -136,18 +146,43 @@ class StudentMethod(Method):
 
         Source:
             Salimans and Ho, arXiv 2202.00512, algorithm 2. At the end of the last step, where no
-            noise is left, the target is the teacher's last belief, as in the authors' code.
+            noise is left, the target is the teacher's last belief, as in the authors' code. Differs
+            with `own_path`: steps start where the student arrives, so that nothing of a training
+            picture leaks into what it will have to do without (Kohler et al., Imagine Flash, arXiv
+            2405.05224, section 3.1).
         """
         first = drawn.places * self.stage.ratio
         times, ends = self.grid[first], self.grid[first + self.stage.ratio]
         noisy = self.noise.mix(self.task.clean(batch), drawn.noise, times)
         words, nothing = self.task.heard(batch)
+        if self.stage.own_path:
+            own = self.own_path(drawn.noise, drawn.places, words)
+            noisy = torch.where(drawn.is_own[:, None, None, None], own, noisy)
         arrived = self.walk(noisy, first, self.stage.ratio, words, nothing)
         return Pair(
             student=self.student_belief(noisy, times, words),
             teacher=self.noise.believed(noisy, arrived, times, ends),
             times=times,
         )
+
+    @torch.no_grad()
+    def own_path(
+        self, noise: Float[Tensor, "b c h w"], places: Int[Tensor, " b"], words: Heard
+    ) -> Float[Tensor, "b c h w"]:
+        """Return where the student itself arrives, from pure noise, before one of its steps.
+
+        Args:
+            noise: Where it starts.
+            places: How many steps it takes, per picture; at most one less than it has.
+            words: What it listens to.
+        """
+        grid = self.noise.grid(self.stage.num_steps).to(noise.device)
+        noisy, count = noise, len(noise)
+        for index in range(int(places.max())):
+            times, ends = grid[index].expand(count), grid[index + 1].expand(count)
+            moved = self.noise.jump(noisy, self.student_belief(noisy, times, words), times, ends)
+            noisy = torch.where((places > index)[:, None, None, None], moved, noisy)
+        return noisy
 
     @torch.no_grad()
     def walk(

@@ -100,15 +100,10 @@ class DistributionMatchingMethod(StudentMethod):
 
     def _painted(self, drawn: Drawn, words: Heard) -> Float[Tensor, "b c h w"]:
         # One place for the whole batch: then only as many steps are walked as are needed.
-        place = int(drawn.places[0])
-        grid = self.noise.grid(self.stage.num_steps).to(drawn.noise.device)
-        noisy, count = drawn.noise, len(drawn.noise)
-        with torch.no_grad():
-            for index in range(place):
-                times, ends = grid[index].expand(count), grid[index + 1].expand(count)
-                belief = self.student_belief(noisy, times, words)
-                noisy = self.noise.jump(noisy, belief, times, ends)
-        return self.student_belief(noisy, grid[place].expand(count), words)
+        places = drawn.places[:1].expand(len(drawn.places))
+        noisy = self.own_path(drawn.noise, places, words)
+        grid = self.noise.grid(self.stage.num_steps).to(places.device)
+        return self.student_belief(noisy, grid[places], words)
 
     def _noised(
         self, picture: Float[Tensor, "b c h w"], generator: torch.Generator

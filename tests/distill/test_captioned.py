@@ -97,6 +97,14 @@ def test_what_is_no_student_of_the_teacher_is_refused(teacher, tmp_path):
         load_student(teacher, tmp_path / "smaller")
 
 
+@pytest.mark.parametrize("method", ["consistency", "dmd"])
+def test_only_chains_start_on_a_students_own_path(method):
+    with pytest.raises(InputError, match=f"{method} is no chain"):
+        stages_of(method, (2,), settings_for(method, "own_path=0.5"))
+    chained = stages_of("rdd", (2, 1), settings_for("rdd", "own_path=1"))
+    assert [each.own_path for each in chained] == [1.0, 1.0]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_sample_prompts")
 def test_stages_stopped_anywhere_end_where_one_run_ends(teacher, source, tmp_path):

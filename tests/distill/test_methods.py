@@ -175,6 +175,47 @@ def test_a_student_that_hits_every_target_paints_its_teachers_pictures(noise):
     torch.testing.assert_close(jumped, walked, atol=1e-4, rtol=1e-4)
 
 
+def test_on_its_own_path_a_student_starts_where_its_sampling_leads(noise):
+    # where sampling ends is where it leads after its last step, told by the same arithmetic
+    stage = Stage(num_steps=4, teacher_steps=8, own_path=1.0)
+    method = make("progressive", noise, stage=stage)
+    batch, generator = pixel_batch(0), torch_generator(0)
+    seeds = list(range(6))
+    start = torch.stack([torch.randn(SHAPE, generator=torch_generator(seed)) for seed in seeds])
+    drawn = replace(method.draw(batch, generator), noise=start, places=torch.full((6,), 3))
+    assert drawn.is_own.all()
+    pair = method.whole_steps(batch, drawn)
+    painted = sample(method.roles["student"], tiny_task(), noise, batch, num_steps=4, seeds=seeds)
+    torch.testing.assert_close(pair.student.detach(), painted, atol=1e-4, rtol=1e-4)
+
+
+def test_on_its_own_path_a_student_never_sees_a_training_picture(noise):
+    stage = Stage(num_steps=4, teacher_steps=8, own_path=1.0)
+    method = make("progressive", noise, stage=stage)
+    batch = pixel_batch(0)
+    drawn = method.draw(batch, torch_generator(0))
+    other = {**batch, "pixels": batch["pixels"].flip(0)}
+    one, two = method.whole_steps(batch, drawn), method.whole_steps(other, drawn)
+    assert torch.equal(one.student, two.student)
+    assert torch.equal(one.teacher, two.teacher)
+    # and gradient reaches the student through the step that is taught
+    method.squared_error(one).backward()
+    assert any(weight.grad.any() for weight in method.roles["student"].parameters())
+
+
+def test_a_share_of_a_batch_may_start_on_the_students_own_path(noise):
+    stage = Stage(num_steps=4, teacher_steps=8, own_path=0.5)
+    method = make("progressive", noise, stage=stage)
+    batch = pixel_batch(0)
+    drawn = method.draw(batch, torch_generator(3))
+    assert 0 < drawn.is_own.sum() < len(drawn.is_own)
+    whole = replace(drawn, is_own=torch.ones_like(drawn.is_own))
+    none = replace(drawn, is_own=torch.zeros_like(drawn.is_own))
+    mixed, own, given = (method.whole_steps(batch, each).student for each in (drawn, whole, none))
+    chosen = drawn.is_own[:, None, None, None]
+    torch.testing.assert_close(mixed, torch.where(chosen, own, given))
+
+
 def test_the_larger_of_picture_and_noise_error_is_descended(noise):
     method = make("progressive", noise)
     batch = pixel_batch(0)

@@ -39,6 +39,13 @@ def test_a_rescale_of_guidance_is_refused_unless_it_is_a_share(plan):
         plan((4,), teacher_steps=8, guidance=4.0, guidance_rescale=1.1)
 
 
+def test_all_students_of_a_chain_may_start_on_their_own_path():
+    stages = chain((4, 2), teacher_steps=8, guidance=4.0, own_path=0.5)
+    assert [each.own_path for each in stages] == [0.5, 0.5]
+    with pytest.raises(InputError, match=r"own_path 2.0: give a share from 0 \(off\) to 1"):
+        chain((4,), teacher_steps=8, guidance=4.0, own_path=2.0)
+
+
 @pytest.mark.parametrize("plan", [chain, fan])
 @pytest.mark.parametrize(
     ("steps", "teacher_steps", "guidance", "words"),
