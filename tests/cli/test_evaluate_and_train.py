@@ -39,6 +39,35 @@ def test_impossible_numbers_are_said_before_weights_are_loaded(
         call("evaluate", command, option, value)
 
 
+@pytest.mark.parametrize("variants", [["rdd-4"], ["rdd-4", "rdd-4"], ["low-bit", "rdd-4", "rdd-4"]])
+def test_fewer_than_two_variants_are_nothing_to_compare(variants):
+    with pytest.raises(InputError, match="at least two, each once"):
+        call("evaluate", "compare", *variants)
+
+
+def test_unknown_variants_and_detectors_are_named_before_weights_are_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(TextToImage, "load", None)  # would end in another error
+    with pytest.raises(UnknownNameError, match=r"low-bi.*Did you mean 'low-bit'"):
+        call("evaluate", "compare", "rdd-4", "low-bi")
+    with pytest.raises(CheckpointError, match="holds no detector"):
+        call("evaluate", "compare", "rdd-4", "low-bit", "--detector", tmp_path)
+
+
+def test_variants_are_compared_on_the_same_prompts_and_the_gap_is_written(tmp_path):
+    output = tmp_path / "figures.json"
+    words = ("rdd-4", "low-bit", "--num-prompts", 1, "--output", output)
+    done = call("evaluate", "compare", *words)
+    assert done.exit_code == 0
+    assert "points behind rdd-4" in done.stdout
+    figures = json.loads(output.read_text())
+    right = [figures["detector_rdd-4"], figures["detector_low-bit"]]
+    gap = figures["detector_low-bit_behind_rdd-4"]
+    assert gap == pytest.approx(right[0] - right[1])
+    assert figures["detector_low-bit_behind_rdd-4_low"] <= gap
+    assert gap <= figures["detector_low-bit_behind_rdd-4_high"]
+    assert 0 <= figures["detector_rdd-4_counting"] <= 1
+
+
 def test_the_judge_is_measured_and_its_figures_are_merged(tmp_path):
     output = tmp_path / "teacher.json"
     output.write_text(json.dumps({"first_image_s": 1.5}))
