@@ -157,11 +157,16 @@ def _find(model: str, variant: str | None) -> _Source:
 
 
 def _check_place(model: str, publish_as: str | None) -> None:
-    if publish_as and not Path(model).is_dir():
+    if not publish_as:
+        return
+    if not Path(model).is_dir():
         raise InputError(
             f"{model} is no local folder, so no variant can be added to it: give --output.",
             param="publish_as",
         )
+    from training.publish import check_variant_name
+
+    check_variant_name(Path(model), publish_as)
 
 
 def _load(source: _Source, num_steps: int) -> Any:  # noqa: ANN401 - any diffusers pipeline

@@ -123,20 +123,11 @@ def add_variant(
         is_default: Whether it is what a server paints with where nobody asks for a variant.
 
     Returns:
-        The folder of the transformer. A folder that is no checkpoint is a CheckpointError.
-
-    Raises:
-        InputError: If the name cannot be a folder's, or is the checkpoint's own transformer's.
+        The folder of the transformer. A folder that is no checkpoint is a CheckpointError, a name
+        that no variant can have an InputError.
     """
-    refuse_no_checkpoint(checkpoint)
+    check_variant_name(checkpoint, name)
     manifest = _manifest(checkpoint)
-    own = {key for key, each in manifest["variants"].items() if each["folder"] == OWN_TRANSFORMER}
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in own:
-        raise InputError(
-            f"{name!r} cannot name a variant: use letters, digits, '-', '_' and '.', and not "
-            f"{', '.join(sorted(own))}.",
-            param="name",
-        )
     home = _take_place(transformer, checkpoint / f"{OWN_TRANSFORMER}-{name}")
     files = _digests(checkpoint, [home, checkpoint / "vae", checkpoint / "text_encoder"])
     manifest["variants"][name] = {"folder": home.name, **entry, "sha256": files}
@@ -161,6 +152,27 @@ def add_preview(checkpoint: Path, preview: Path) -> Path:
     """
     refuse_no_checkpoint(checkpoint)
     return _take_place(preview, checkpoint / PREVIEW)
+
+
+def check_variant_name(checkpoint: Path, name: str) -> None:
+    """Refuse a name that no further variant of a checkpoint can have.
+
+    Args:
+        checkpoint: A diffusers folder. One that is none is a CheckpointError.
+        name: Letters, digits, "-", "_", "."; not that of the checkpoint's own transformer.
+
+    Raises:
+        InputError: If the name cannot be a folder's, or is the checkpoint's own transformer's.
+    """
+    refuse_no_checkpoint(checkpoint)
+    variants = _manifest(checkpoint)["variants"]
+    own = {key for key, each in variants.items() if each["folder"] == OWN_TRANSFORMER}
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in own:
+        raise InputError(
+            f"{name!r} cannot name a variant: use letters, digits, '-', '_' and '.', and not "
+            f"{', '.join(sorted(own))}.",
+            param="name",
+        )
 
 
 def refuse_no_checkpoint(checkpoint: Path) -> None:
