@@ -63,6 +63,9 @@ def table(
     judge: Annotated[Path, typer.Option(help="Detector that judges, of `train detector`.")] = Path(
         "checkpoints/second-judge"
     ),
+    published: Annotated[
+        str | None, typer.Option(help="A low-bit variant that is measured as well, as it is.")
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG file of pictures at every width, by mpq.")
     ] = None,
@@ -79,6 +82,7 @@ def table(
         num_images=num_images,
         num_judged=num_judged,
         judge_dir=judge,
+        published=published,
     )
     found = measure_table(model, variant, features, run_dir, cells, picture=picture)
     _finish(found, output)

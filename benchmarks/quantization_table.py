@@ -35,6 +35,7 @@ from quant.precision import MAX_BITS, Policy, parse_precision
 from quant.prompts import scene_prompts
 from quant.quantize import Task, prepare, quantize
 from quant.recipes import METHODS, SETTINGS, Settings, storage_of
+from quant.store import storage
 from quant.trajectory import Sampling, sample
 from training.recorders import save_grid
 
@@ -56,6 +57,7 @@ class Cells:
         num_images: Pictures a distance is of.
         num_judged: Prompts of each category that are painted for the judge; 0 judges nothing.
         judge_dir: Detector that judges; it is quick, and reads rough things.
+        published: A low-bit variant of the checkpoint that is measured beside them, as it is.
     """
 
     methods: tuple[str, ...]
@@ -65,6 +67,7 @@ class Cells:
     num_images: int
     num_judged: int
     judge_dir: Path
+    published: str | None = None
 
 
 def measure_table(
@@ -99,6 +102,10 @@ def measure_table(
     figures: dict[str, object] = {"float_distance": float_row["frechet"]["value"]}
     figures |= {"kernel_float": float_row["kernel"]} | _shares("float", [float_row])
     figures["table_runs"] = len(cells.seeds)
+    if cells.published is not None:
+        rows["published"] = row = bench.published_row(model, cells.published, run_dir)
+        figures |= _ends("distance_published", Distance(**row["frechet"]))
+        figures |= _means("published", [row]) | _shares("published", [row])
     for bits in cells.precisions:
         for method in cells.methods:
             cell = f"{method}_{bits}"
@@ -236,6 +243,11 @@ class _Bench:
     def float_row(self, run_dir: Path) -> Row:
         return self._row(run_dir / "float", lambda: self.pipeline.transformer)
 
+    def published_row(self, model: str, variant: str, run_dir: Path) -> Row:
+        pipeline, info = _pipeline(model, variant)
+        row = self._row(run_dir / f"{variant}-{info.revision}", lambda: pipeline.transformer)
+        return {"stored_mb": storage(pipeline.transformer)["stored_bytes"] / 1e6, **row}
+
     def _row(self, folder: Path, network: Callable[[], nn.Module]) -> Row:
         """What is measured of one network, once."""
 
@@ -308,8 +320,8 @@ def same_learning(method: str, bits: str, among: Sequence[str], settings: Settin
 
     def unmoved(name: str) -> tuple[object, ...]:
         known = METHODS.get(name)
-        storage = replace(storage_of(known, settings), allocation="uniform", plus=False)
-        return storage, known.learns, known.relation
+        stored = replace(storage_of(known, settings), allocation="uniform", plus=False)
+        return stored, known.learns, known.relation
 
     return next(name for name in among if unmoved(name) == unmoved(method))
 

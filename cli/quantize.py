@@ -43,8 +43,10 @@ Keep = Annotated[
 Prompts = Annotated[
     Path | None, typer.Option(help="Prompts, one a line; captions of scenes if left out.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Sampling steps; the variant's own.")]
-Guidance = Annotated[float | None, typer.Option(help="Guidance; the variant's own.")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Sampling steps; the variant's own.")
+]
+Guidance = Annotated[float | None, typer.Option(min=1, max=30, help="Guidance; the variant's own.")]
 RunDir = Annotated[
     Path, typer.Option(help="Folder of this run: report, pictures, checkpoints, weights.")
 ]
@@ -52,7 +54,9 @@ PublishAs = Annotated[
     str | None, typer.Option(help="Add the result to the model's folder as this variant.")
 ]
 Output = Annotated[Path | None, typer.Option(help="Write a whole pipeline folder with the result.")]
-Minutes = Annotated[float | None, typer.Option(help="Learn for this long at most; go on later.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Learn for this long at most; go on later.")
+]
 ListMethods = Annotated[
     bool, typer.Option("--list-methods", help="Say what methods there are, and end.")
 ]
@@ -94,14 +98,14 @@ def quantize(
     precision = Precision(weights=weights, activations=None if activations == 16 else activations)
     policy = Policy(overrides=tuple(map(parse_override, keep or [])))
     source = _find(model, variant)
-    _check_place(model, publish_as)
+    _check_places(model, publish_as, output)
     task = Task(
         precision=precision,
         method=method,
         policy=policy,
         settings=settings,
-        num_steps=steps or source.num_steps,
-        guidance=guidance or source.guidance,
+        num_steps=source.num_steps if steps is None else steps,
+        guidance=source.guidance if guidance is None else guidance,
     )
     pipeline = _load(source, task.num_steps)
     transformer = run(pipeline, task, _prompts(prompts), run_dir, minutes=minutes)
@@ -156,7 +160,11 @@ def _find(model: str, variant: str | None) -> _Source:
     )
 
 
-def _check_place(model: str, publish_as: str | None) -> None:
+def _check_places(model: str, publish_as: str | None, output: Path | None) -> None:
+    from quant.publish import check_new_folder
+
+    if output is not None:
+        check_new_folder(output)
     if not publish_as:
         return
     if not Path(model).is_dir():

@@ -1,7 +1,7 @@
 """How many bits: the precision of a model, which layer gets which, and how one layer is stored."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -112,6 +112,25 @@ class Policy:
             "outer": self.outer_bits,
             "unused": None,
         }[role]
+
+
+def check_overrides(policy: Policy, names: Iterable[str]) -> None:
+    """Refuse exceptions that fit no layer: a slip of the pen would else change nothing, silently.
+
+    Args:
+        policy: Its overrides are looked at.
+        names: All layers that can be quantized.
+
+    Raises:
+        InputError: If a pattern fits none of the names.
+    """
+    known = list(names)
+    for pattern, _ in policy.overrides:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            examples = ", ".join(known[:: max(1, len(known) // 4)][:4])
+            raise InputError(
+                f"No layer is named {pattern!r}. Layers are named like {examples}.", param="keep"
+            )
 
 
 def parse_override(text: str) -> tuple[str, int | None]:

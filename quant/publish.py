@@ -18,13 +18,24 @@ def publish_pipeline(pipeline: Any, transformer: nn.Module, folder: Path) -> Pat
         folder: Where to; it must not hold a pipeline yet.
 
     Returns:
-        The folder.
-
-    Raises:
-        InputError: If there is a pipeline already.
+        The folder. One that holds a pipeline already is an InputError.
     """
-    if (folder / "model_index.json").exists():
-        raise InputError(f"{folder} holds a pipeline already: give a new folder.", param="output")
+    check_new_folder(folder)
     with painting_with(pipeline, transformer):
         pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a place that no pipeline can be written to.
+
+    Args:
+        folder: Where to.
+
+    Raises:
+        InputError: If it is a file, or holds a pipeline already.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a new folder.", param="output")
+    if (folder / "model_index.json").exists():
+        raise InputError(f"{folder} holds a pipeline already: give a new folder.", param="output")

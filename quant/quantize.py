@@ -20,7 +20,7 @@ from quant.kurtosis import Allocation
 from quant.loader import write_low_bit
 from quant.pictures import PairSampler, draw_allocation
 from quant.plan import LayerPlan, plan_layers
-from quant.precision import Manifest, Policy, Precision
+from quant.precision import Manifest, Policy, Precision, check_overrides
 from quant.recipes import METHODS, QuantizationMethod, Settings, learns, storage_of
 from quant.store import storage as measure_storage
 from quant.timesteps import Timesteps
@@ -128,6 +128,8 @@ def prepare(
         share=settings.relation_share,
         max_tokens=settings.relation_tokens,
     )
+    layers = pipeline.transformer.named_modules()
+    check_overrides(task.policy, (n for n, m in layers if isinstance(m, nn.Linear | nn.Conv2d)))
     _claim_folder(run_dir, task)
     sampling = Sampling(
         num_steps=task.num_steps, guidance=task.guidance, batch_size=settings.batch_size

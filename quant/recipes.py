@@ -1,8 +1,10 @@
 """Methods and settings by name."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from core.errors import InputError
 from core.registry import Registry
 from quant.finetune import Relation
 from quant.plan import Storage
@@ -77,6 +79,21 @@ for _name, _storage, _learns, _relation, _summary in _TABLE:
     )
 
 
+LEAST = {
+    "num_calibration": 1,
+    "num_rows": 1,
+    "num_trajectories": 0,
+    "batch_size": 1,
+    "rank": 1,
+    "window": 1,
+    "relation_share": 0,
+    "relation_tokens": 2,
+    "save_every": 1,
+    "sample_every": 1,
+    "seed": 0,
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """How much is calibrated and learned.
@@ -117,6 +134,23 @@ class Settings:
     save_every: int = 100
     sample_every: int = 200
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed, by the setting's name.
+
+        Raises:
+            InputError: If a number is out of its range.
+        """
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"{name} {getattr(self, name)}: give at least {least}.", param=name
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(
+                f"learning_rate {self.learning_rate}: give a number above 0.",
+                param="learning_rate",
+            )
 
 
 SETTINGS = {

@@ -14,6 +14,7 @@ from evaluation.predicates import TAGS
 from quant.recipes import SETTINGS
 from tests.distill.conftest import checkpoint, own_checkpoint  # noqa: F401 - fixtures
 from training.data import encoder_name
+from training.publish import add_variant
 
 
 def test_what_was_not_measured_is_null_and_what_was_is_kept():
@@ -55,24 +56,28 @@ def detector_of(folder):
     return Detector(DetectorShape(channels=12, width=16, trained_on=encoder))
 
 
+def words_of_a_table(checkpoint, folder, *precisions):  # noqa: F811
+    """A command line for a small table, measured by networks that have learned nothing."""
+    torch.manual_seed(0)
+    classifier = latent_classifier(channels=12, widths=(8,), num_blocks=1, trained_on="abc")
+    measures = save_classifier(classifier, folder / "classifier", metrics={})
+    judge = save_detector(detector_of(checkpoint), folder / "detector", metrics={})
+    words = ["table", "--model", str(checkpoint), "--features", str(measures)]
+    words += ["--run-dir", str(folder / "table"), "--recipe", "quick", "--num-images", "16"]
+    words += ["--method", "minmax", "--seed", "0", "--num-judged", "1", "--judge", str(judge)]
+    words += ["--output", str(folder / "quantization.json")]
+    return words + [word for bits in precisions for word in ("--precision", bits)]
+
+
 @pytest.mark.slow
 def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again(
     own_checkpoint,  # noqa: F811
     tmp_path,
     capsys,
 ):
-    torch.manual_seed(0)
-    classifier = latent_classifier(channels=12, widths=(8,), num_blocks=1, trained_on="abc")
-    folder = save_classifier(classifier, tmp_path / "classifier", metrics={})
-    judge = save_detector(detector_of(own_checkpoint), tmp_path / "detector", metrics={})
     output = tmp_path / "quantization.json"
-    words = ["table", "--model", str(own_checkpoint), "--features", str(folder)]
-    words += ["--run-dir", str(tmp_path / "table"), "--recipe", "quick", "--num-images", "16"]
+    words = words_of_a_table(own_checkpoint, tmp_path, "w8a8", "w2a4")
     words += ["--picture", str(tmp_path / "widths.png")]
-    words += ["--method", "minmax", "--seed", "0", "--num-judged", "1", "--output", str(output)]
-    words += ["--judge", str(judge)]
-    for bits in ("w8a8", "w2a4"):
-        words += ["--precision", bits]
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0
@@ -102,3 +107,22 @@ def test_fewer_bits_are_farther_away_and_what_was_measured_is_not_measured_again
         main(words)
     again = json.loads((tmp_path / "table" / "table.json").read_text())
     assert again["minmax_w2a4"][0]["kernel"] == 7.0
+
+
+@pytest.mark.slow
+def test_a_published_variant_is_measured_like_the_cell_it_is_a_copy_of(
+    own_checkpoint,  # noqa: F811
+    tmp_path,
+):
+    words = [*words_of_a_table(own_checkpoint, tmp_path, "w8a8"), "--num-judged", "0"]
+    with pytest.raises(SystemExit):
+        main(words)
+    made = tmp_path / "table" / "minmax-w8a8-0" / "transformer"
+    add_variant(own_checkpoint, "copy", made, {"steps": 4, "guidance": 4.0, "bits": 8})
+    with pytest.raises(SystemExit):
+        main([*words, "--published", "copy"])
+    figures = json.loads((tmp_path / "quantization.json").read_text())
+    assert figures["features_to_float_published"] == pytest.approx(
+        figures["features_to_float_minmax_w8a8"], rel=1e-3
+    )
+    assert figures["distance_published_low"] <= figures["distance_published"]

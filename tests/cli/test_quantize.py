@@ -34,6 +34,17 @@ def test_wrong_words_are_refused_before_any_work(tmp_path):
         call("--set", "ranks=3")
     with pytest.raises(UnknownNameError, match="teacher"):
         call("teecher")
+    for setting in ("num_calibration=0", "learning_rate=-1", "rank=0", "learning_rate=inf"):
+        with pytest.raises(InputError, match=setting.partition("=")[0]):
+            call("teacher", "--set", setting)
+    with pytest.raises(InputError, match="cannot name a variant"):
+        call("--publish-as", "../elsewhere")
+    with pytest.raises(InputError, match="is a file"):
+        call("--output", __file__)
+    with pytest.raises(InputError, match="holds a pipeline already"):
+        call("--output", "checkpoints/emoji-scenes")
+    for words in (("--steps", 0), ("--guidance", 0.5), ("--minutes", -1)):
+        assert call(*words).exit_code == 2
     with pytest.raises(CheckpointError, match="There is no folder"):
         call("--model", tmp_path / "none")
     assert not (tmp_path / "runs").exists()

@@ -1,7 +1,13 @@
 import pytest
 
 from core.errors import InputError
-from quant.precision import Policy, Precision, parse_override, parse_precision
+from quant.precision import (
+    Policy,
+    Precision,
+    check_overrides,
+    parse_override,
+    parse_precision,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +41,10 @@ def test_exceptions_are_read_by_name_and_width():
     for text in ("proj_out", "=8", "proj_out=9", "proj_out=half", "x=0"):
         with pytest.raises(InputError, match="pattern=bits"):
             parse_override(text)
+
+
+def test_an_exception_that_fits_no_layer_is_refused_with_names_that_would():
+    names = ["blocks.0.ff", "blocks.1.ff", "proj_out"]
+    check_overrides(Policy(overrides=(("*.ff", 8), ("proj_out", None))), names)
+    with pytest.raises(InputError, match=r"No layer is named 'project_out'.*blocks\.0\.ff"):
+        check_overrides(Policy(overrides=(("*.ff", 8), ("project_out", None))), names)
