@@ -98,7 +98,7 @@ def quantize(
     precision = Precision(weights=weights, activations=None if activations == 16 else activations)
     policy = Policy(overrides=tuple(map(parse_override, keep or [])))
     source = _find(model, variant)
-    _check_places(model, publish_as, output)
+    _check_places(model, source.variant, publish_as, output, run_dir)
     task = Task(
         precision=precision,
         method=method,
@@ -160,13 +160,21 @@ def _find(model: str, variant: str | None) -> _Source:
     )
 
 
-def _check_places(model: str, publish_as: str | None, output: Path | None) -> None:
-    from quant.publish import check_new_folder
+def _check_places(
+    model: str, parent: str, publish_as: str | None, output: Path | None, run_dir: Path
+) -> None:
+    from quant.publish import check_new_folder, refuse_file
 
+    refuse_file(run_dir, param="run_dir")
     if output is not None:
         check_new_folder(output)
-    if not publish_as:
+    if publish_as is None:
         return
+    if publish_as == parent:
+        raise InputError(
+            f"{publish_as!r} is what is quantized, and would be lost: give another name.",
+            param="publish_as",
+        )
     if not Path(model).is_dir():
         raise InputError(
             f"{model} is no local folder, so no variant can be added to it: give --output.",

@@ -20,9 +20,11 @@ from quant.layers import PackedLayer
 from quant.precision import LOW_BIT, Manifest, read_manifest
 from quant.store import (
     check_headers,
+    check_names,
     is_stored_part,
     pack_in_place,
     packed_layers,
+    read_headers,
     set_tensor,
     verify_layers,
 )
@@ -85,7 +87,9 @@ class LowBitQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is
             model, read_manifest(self.quantization_config.entry, self._where), self._where
         )
         self._layers = packed_layers(model)
-        check_headers(self._files, self._layers, self._where)
+        found = read_headers(self._files)
+        check_headers(found, self._layers, self._where)
+        check_names(self._files, found, model)
         return model
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: object) -> nn.Module:

@@ -1,9 +1,11 @@
 """How many bits: the precision of a model, which layer gets which, and how one layer is stored."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Literal
 
 from core.errors import CheckpointError, InputError
@@ -122,9 +124,12 @@ def check_overrides(policy: Policy, names: Iterable[str]) -> None:
         names: All layers that can be quantized.
 
     Raises:
-        InputError: If a pattern fits none of the names.
+        InputError: If a pattern fits none of the names, or all layers are left in float.
     """
     known = list(names)
+    widths = {name: policy.bits(name, "block", MAX_BITS) for name in known}
+    if known and all(width is None for width in widths.values()):
+        raise InputError("The policy leaves every layer in float: relax it.", param="keep")
     for pattern, _ in policy.overrides:
         if not any(fnmatchcase(name, pattern) for name in known):
             examples = ", ".join(known[:: max(1, len(known) // 4)][:4])
@@ -238,34 +243,55 @@ def read_manifest(entry: Mapping[str, object], where: str) -> Manifest:
             f"{where}: quantization_config.layers is {layers!r}, not a table of layers. Copy or "
             "download the checkpoint again."
         )
-    timesteps = entry.get("timesteps", [])
-    if not isinstance(timesteps, list) or not all(isinstance(t, int | float) for t in timesteps):
-        raise CheckpointError(
-            f"{where}: quantization_config.timesteps is {timesteps!r}, not a list of numbers."
-        )
-    names = entry.get("float_layers", [])
+    timesteps = _read_timesteps(entry.get("timesteps", []), where)
+    names, method = entry.get("float_layers", []), entry.get("method")
+    if not isinstance(method, str) or not method:
+        raise CheckpointError(f"{where}: quantization_config.method is {method!r}, not a name.")
     precision = str(entry.get("precision"))
     try:
-        parse_precision(precision)
+        heard = parse_precision(precision).activations
     except InputError as error:
         raise CheckpointError(f"{where}: quantization_config.precision: {error.message}") from error
     manifest = Manifest(
-        method=str(entry.get("method", "unknown")),
+        method=method,
         precision=precision,
         num_parameters=_whole(
             entry.get("num_parameters"), f"{where}: quantization_config.num_parameters"
         ),
-        timesteps=tuple(float(t) for t in timesteps),
+        timesteps=timesteps,
         layers={str(name): _read_layer(str(name), part, where) for name, part in layers.items()},
         float_layers=tuple(map(str, names)) if isinstance(names, list) else (),
     )
     for name, layer in manifest.layers.items():
-        if layer.num_ranges > 1 and layer.num_ranges != len(manifest.timesteps):
-            raise CheckpointError(
-                f"{where}: quantization_config.layers[{name!r}].num_ranges is {layer.num_ranges}, "
-                f"but quantization_config.timesteps has {len(manifest.timesteps)} entries."
-            )
+        _check_inputs(name, layer, manifest, heard, where)
     return manifest
+
+
+def _read_timesteps(given: object, where: str) -> tuple[float, ...]:
+    at = f"{where}: quantization_config.timesteps is {given!r}"
+    if not isinstance(given, list) or not all(isinstance(each, int | float) for each in given):
+        raise CheckpointError(f"{at}, not a list of numbers.")
+    falls = all(later < earlier for earlier, later in pairwise(given))
+    if not falls or not all(0 <= each < math.inf for each in given):
+        raise CheckpointError(f"{at}: they must fall, and none be below 0.")
+    return tuple(float(each) for each in given)
+
+
+def _check_inputs(
+    name: str, layer: LayerFormat, manifest: Manifest, asked: int | None, where: str
+) -> None:
+    at = f"{where}: quantization_config.layers[{name!r}]"
+    least, most = (0, 0) if asked is None else (asked, MAX_BITS)
+    if not least <= layer.activation_bits <= most:
+        raise CheckpointError(
+            f"{at}.activation_bits is {layer.activation_bits}, but quantization_config.precision "
+            f"{manifest.precision!r} asks for {least} to {most}."
+        )
+    if layer.num_ranges > 1 and layer.num_ranges != len(manifest.timesteps):
+        raise CheckpointError(
+            f"{at}.num_ranges is {layer.num_ranges}, but quantization_config.timesteps has "
+            f"{len(manifest.timesteps)} entries."
+        )
 
 
 def _read_layer(name: str, entry: object, where: str) -> LayerFormat:

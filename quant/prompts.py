@@ -30,11 +30,13 @@ def file_prompts(file: Path) -> Callable[[int, int], Sequence[str]]:
         file: One prompt a line; empty lines are left out.
 
     Raises:
-        InputError: If there is no prompt in it.
+        InputError: If it cannot be read as UTF-8, or there is no prompt in it.
     """
-    if not file.is_file():
-        raise InputError(f"There is no file {file}.", param="prompts")
-    lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read as text: {error}.", param="prompts") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{file} holds no prompt: write one a line.", param="prompts")
     return lambda count, seed: [lines[(seed + i) % len(lines)] for i in range(count)]

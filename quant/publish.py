@@ -33,9 +33,27 @@ def check_new_folder(folder: Path) -> None:
         folder: Where to.
 
     Raises:
-        InputError: If it is a file, or holds a pipeline already.
+        InputError: If it is a file, below one, or holds anything already.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: give a new folder.", param="output")
+    refuse_file(folder, param="output")
     if (folder / "model_index.json").exists():
         raise InputError(f"{folder} holds a pipeline already: give a new folder.", param="output")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: give a new folder.", param="output")
+
+
+def refuse_file(folder: Path, *, param: str) -> None:
+    """Refuse a place where no folder can be.
+
+    Args:
+        folder: It need not be there.
+        param: Which option it was given by.
+
+    Raises:
+        InputError: If it is a file, or below one.
+    """
+    for part in (folder, *folder.absolute().parents):
+        if part.exists():
+            if not part.is_dir():
+                raise InputError(f"{part} is a file: give a folder.", param=param)
+            return

@@ -188,7 +188,12 @@ def _claim_folder(run_dir: Path, task: Task) -> None:
     settings = json.loads(json.dumps(asdict(task)))
     record = run_dir / "run.json"
     if record.is_file():
-        known = json.loads(record.read_text())["settings"]
+        try:
+            known = json.loads(record.read_text())["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{record} is damaged ({error}): give another --run-dir, or remove that one."
+            ) from error
         if known != settings:
             odd = sorted(key for key in settings if settings[key] != known.get(key))
             raise CheckpointError(
@@ -208,7 +213,10 @@ def _plan(
     """Plan every layer; what an earlier run of the folder found is taken over."""
     known: dict[str, Allocation] = {}
     if cache.is_file():
-        known = dict(map(_read_allocation, cache.read_text().splitlines()))
+        *lines, torn = cache.read_text().split("\n")
+        if torn:  # a run that was killed amid a line
+            cache.write_text("".join(line + "\n" for line in lines))
+        known = dict(map(_read_allocation, lines))
     num_layers = sum(heard.order >= 0 for heard in calibration.layers.values())
     with cache.open("a") as file, progress("Planning", total=num_layers, unit="layers") as report:
 

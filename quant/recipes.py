@@ -142,7 +142,7 @@ class Settings:
             InputError: If a number is out of its range.
         """
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:
                 raise InputError(
                     f"{name} {getattr(self, name)}: give at least {least}.", param=name
                 )

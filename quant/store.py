@@ -3,7 +3,7 @@
 A folder is diffusers' own: config.json with a `quantization_config`, and one or more safetensors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +77,23 @@ def packed_layers(transformer: nn.Module) -> dict[str, PackedLayer]:
     return {n: m for n, m in transformer.named_modules() if isinstance(m, PackedLayer)}
 
 
-def check_headers(files: Sequence[Path], layers: Mapping[str, PackedLayer], where: str) -> None:
-    """Compare what safetensors headers say with what the manifest needs, before a byte is read.
+Header = tuple[Path, tuple[int, ...], str]
+"""File, shape and dtype of a tensor."""
+
+
+def read_headers(files: Sequence[Path]) -> dict[str, Header]:
+    """Return what safetensors headers say of every tensor, by name.
 
     Args:
         files: The shards.
-        layers: Packed layers by name.
-        where: The file that the manifest stands in, for messages.
 
     Raises:
-        CheckpointError: If a file is broken, or a tensor is missing or of another shape or dtype.
+        CheckpointError: If a file is broken, or no safetensors file.
     """
-    found: dict[str, tuple[Path, tuple[int, ...], str]] = {}
+    found: dict[str, Header] = {}
     for file in files:
+        if file.suffix != ".safetensors":
+            raise CheckpointError(f"{file} is no safetensors file, and nothing else is read.")
         try:
             with safe_open(file, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118 - not a mapping
@@ -97,12 +101,50 @@ def check_headers(files: Sequence[Path], layers: Mapping[str, PackedLayer], wher
                     found[name] = (file, tuple(part.get_shape()), part.get_dtype())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is truncated or corrupt ({error}). {_AGAIN}") from error
+    return found
+
+
+def check_names(files: Sequence[Path], found: Iterable[str], transformer: nn.Module) -> None:
+    """Compare the names of stored tensors with those of the network, float ones included.
+
+    Args:
+        files: The shards, for messages.
+        found: Names of what they hold.
+        transformer: With packed layers in their places.
+
+    Raises:
+        CheckpointError: If one is missing, or belongs to nothing.
+    """
+    here, wanted = set(found), set(transformer.state_dict())
+    folder = files[0].parent
+    if lacking := sorted(wanted - here):
+        raise CheckpointError(f"{folder} lacks the tensor {lacking[0]}. {_AGAIN}")
+    if odd := sorted(here - wanted):
+        raise CheckpointError(
+            f"{folder} holds the tensor {odd[0]}, which belongs to no layer of "
+            f"{folder / 'config.json'} (quantization_config.layers). {_AGAIN}"
+        )
+
+
+def check_headers(
+    found: Mapping[str, Header], layers: Mapping[str, PackedLayer], where: str
+) -> None:
+    """Compare what safetensors headers say with what the manifest needs, before a byte is read.
+
+    Args:
+        found: What `read_headers` returned.
+        layers: Packed layers by name.
+        where: The file that the manifest stands in, for messages.
+
+    Raises:
+        CheckpointError: If a tensor is missing or of another shape or dtype.
+    """
     for name, layer in layers.items():
         for part, (shape, kind) in tensor_shapes(layer.shape, layer.form).items():
             tensor = f"{name}.{part}"
             if tensor not in found:
                 raise CheckpointError(
-                    f"{files[0].parent} lacks the tensor {tensor} that {where} asks for "
+                    f"{Path(where).parent} lacks the tensor {tensor} that {where} asks for "
                     f"(quantization_config.layers[{name!r}]). {_AGAIN}"
                 )
             file, stored, stored_kind = found[tensor]

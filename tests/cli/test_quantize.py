@@ -43,6 +43,18 @@ def test_wrong_words_are_refused_before_any_work(tmp_path):
         call("--output", __file__)
     with pytest.raises(InputError, match="holds a pipeline already"):
         call("--output", "checkpoints/emoji-scenes")
+    (tmp_path / "full" / "notes").mkdir(parents=True)
+    with pytest.raises(InputError, match="is not empty"):
+        call("--output", tmp_path / "full")
+    for option in ("--run-dir", "--output"):
+        with pytest.raises(InputError, match=f"{__file__} is a file"):
+            call(option, f"{__file__}/below")
+    with pytest.raises(InputError, match="would be lost"):
+        call("rdd-4", "--publish-as", "rdd-4")
+    with pytest.raises(InputError, match="cannot name a variant"):
+        call("--publish-as", "")
+    with pytest.raises(InputError, match="relation_share"):
+        call("--set", "relation_share=nan")
     for words in (("--steps", 0), ("--guidance", 0.5), ("--minutes", -1)):
         assert call(*words).exit_code == 2
     with pytest.raises(CheckpointError, match="There is no folder"):
@@ -73,3 +85,23 @@ def test_a_published_variant_is_painted_as_its_parent_is(folder, tmp_path):
     size = {"width": published.info.sizes[0][0], "height": published.info.sizes[0][1]}
     spec = GenerationSpec(prompt="a cat", num_steps=2, guidance_scale=1.0, **size)
     assert published.generate([spec])[0].image.size == published.info.sizes[0]
+
+
+def test_a_run_that_was_killed_amid_a_line_goes_on_and_a_damaged_record_is_named(folder, tmp_path):
+    prompts, run_dir = tmp_path / "prompts.txt", tmp_path / "run"
+    prompts.write_text("a cat\n")
+    words = ("--model", folder, "--method", "omq", "--recipe", "quick", "--run-dir", run_dir)
+    words += ("--set", "num_calibration=2", "--set", "num_rows=16", "--prompts", prompts)
+    assert call(*words).exit_code == 0
+    plans, report = run_dir / "allocations.jsonl", (run_dir / "report.json").read_text()
+    whole = plans.read_text()
+    plans.write_text(whole[:-40])
+    assert call(*words).exit_code == 0
+    assert sorted(plans.read_text().splitlines()) == sorted(whole.splitlines())
+    assert (run_dir / "report.json").read_text() == report
+    (run_dir / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
+        call(*words)
+    prompts.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="cannot be read as text"):
+        call(*words)

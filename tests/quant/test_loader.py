@@ -153,14 +153,19 @@ LAYER = "transformer_blocks.0.attn1.to_q"
         (lambda q: q["layers"][LAYER].update(checksum="zz"), "checksum"),
         (lambda q: q["layers"][LAYER].update(checksum="00000000"), "checksum"),
         (lambda q: q["layers"][LAYER].update(activation_bits=12), "activation_bits"),
+        (lambda q: q["layers"][LAYER].update(activation_bits=4), "activation_bits"),
+        (lambda q: q["layers"][LAYER].pop("activation_bits"), "activation_bits"),
         (lambda q: q["layers"][LAYER].update(num_ranges=7), "num_ranges"),
         (lambda q: q["layers"][LAYER].update(rank=-1), "rank"),
         (lambda q: q["layers"].update({LAYER: 3}), LAYER),
         (lambda q: q.update(timesteps="noon"), "timesteps"),
+        (lambda q: q.update(timesteps=[float("nan")]), "timesteps"),
+        (lambda q: q["timesteps"].reverse(), "timesteps"),
+        (lambda q: q.pop("method"), "method"),
         (lambda q: q.update(precision="w3"), "precision"),
         (lambda q: q.update(num_parameters=None), "num_parameters"),
     ],
-    ids=range(16),
+    ids=range(21),
 )
 def test_a_wrong_field_is_named_with_its_file(folder, change, field):
     edit(folder, change)
@@ -198,6 +203,21 @@ def test_truncated_and_foreign_files_are_named(folder, written):
     tensors[f"{LAYER}.codes"] = tensors[f"{LAYER}.codes"][:-1].contiguous()
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=rf"{WEIGHTS}: {LAYER}.codes is U8"):
+        load(folder)
+
+
+@pytest.mark.parametrize("tensor", [f"{LAYER}.bias", "scale_shift_table"])
+def test_a_float_tensor_that_is_missing_is_named(tensor, folder, written):
+    tensors = load_file(written / WEIGHTS)
+    tensors.pop(tensor)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"lacks the tensor {tensor}"):
+        load(folder)
+
+
+def test_a_layer_that_the_config_forgot_is_named(folder):
+    edit(folder, lambda q: q["layers"].pop(LAYER))
+    with pytest.raises(CheckpointError, match=f"(lacks|holds) the tensor {LAYER}"):
         load(folder)
 
 
