@@ -49,8 +49,8 @@ def side_by_side(
     """Paint and judge every category with each model, on the same prompts and seeds.
 
     Args:
-        contenders: Taken one by one, so that no two need be loaded at once; the first is what the
-            others are compared with.
+        contenders: Taken one by one, each when the one before it was judged, so that not all need
+            be loaded at once; the first is what the others are compared with.
         judge: Reads their pictures.
         num_prompts: Prompts per category, and as many again of unseen combinations.
     """
