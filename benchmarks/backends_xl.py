@@ -16,8 +16,9 @@ from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
 from pipelines.components import Components
 from pipelines.store import open_checkpoint
+from quant.manifest import LayerFormat
 from quant.numerics import min_max_grid
-from quant.precision import MAX_BITS, LayerFormat
+from quant.precision import MAX_BITS
 from quant.store import packed_layer, storage
 from quant.timesteps import Timesteps
 

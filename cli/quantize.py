@@ -220,12 +220,18 @@ def _prompts(file: Path | None) -> Any:  # noqa: ANN401
 
 
 def _show(run_dir: Path) -> None:
-
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     report = json.loads((run_dir / "report.json").read_text())
-    table = Table("layer", "role", "channels by bits", "inputs", "moved", "relative error")
+    table = Table(
+        Column("layer", overflow="fold"),
+        "role",
+        "channels by bits",
+        "inputs",
+        "moved",
+        "relative error",
+    )
     for name, layer in report["layers"].items():
         widths = ", ".join(f"{n} x {bits}" for bits, n in layer["widths"].items())
         moved, error = layer["moved_share"], layer["relative_error"]

@@ -35,6 +35,8 @@ class StudentRecipe:
         teacher_steps: DDIM steps of the first teacher.
         guidance: The first teacher's classifier-free guidance, which students learn to do without.
         guidance_rescale: How far that goes back to the spread without guidance, 0..1.
+        chained_guidance: Guidance of students that teach the next one of a chain, on top of what
+            they carry; 1 for none.
         own_path: Share of samples on which a student of a chain starts where it arrives itself
             instead of at a noisy training picture, 0..1.
         optimizer: "adamw" for all weights, or "muon" for matrices inside blocks.
@@ -69,6 +71,7 @@ class StudentRecipe:
     teacher_steps: int = 32
     guidance: float = 4.0
     guidance_rescale: float = 0.7
+    chained_guidance: float = 1.0
     own_path: float = 0.0
     optimizer: str = "adamw"
     learning_rate: float = 3e-4
@@ -197,7 +200,7 @@ def stages_of(method: str, steps: Sequence[int], settings: StudentRecipe) -> tup
         settings: Gives the teacher's steps and guidance.
 
     Raises:
-        InputError: If the method has no whole steps, which alone can start on the student's path.
+        InputError: If settings of chains are given for a method that is none.
     """
     guided: dict[str, Any] = {
         "teacher_steps": settings.teacher_steps,
@@ -205,12 +208,18 @@ def stages_of(method: str, steps: Sequence[int], settings: StudentRecipe) -> tup
         "guidance_rescale": settings.guidance_rescale,
     }
     if WAYS.get(method, param="method").plan is fan:
-        if settings.own_path:
-            raise InputError(
-                f"own_path {settings.own_path}: {method} is no chain; leave it 0.", param="own_path"
-            )
+        for name, off in (("own_path", 0.0), ("chained_guidance", 1.0)):
+            if (given := getattr(settings, name)) != off:
+                raise InputError(
+                    f"{name} {given}: {method} is no chain; leave it {off:g}.", param=name
+                )
         return fan(steps, **guided)
-    first, *later = chain(steps, **guided, own_path=settings.own_path)
+    first, *later = chain(
+        steps,
+        **guided,
+        chained_guidance=settings.chained_guidance,
+        own_path=settings.own_path,
+    )
     if settings.first_num_steps:
         first = replace(first, training_steps=settings.first_num_steps)
     return first, *later

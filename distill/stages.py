@@ -1,5 +1,6 @@
 """The Schedule of a distillation: which student learns from whom, in which order."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +16,7 @@ class Stage:
         num_steps: Steps that the student takes from noise to picture.
         teacher_steps: Steps that its teacher takes.
         guidance: Classifier-free guidance of the teacher that the student learns to do without;
-            1 where the teacher is a student itself, or is not guided.
+            1 for none, as a rule where the teacher is a student itself.
         guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
         own_path: Share of samples that start where the student itself arrives, 0..1; the others
             start at noisy training pictures.
@@ -43,6 +44,7 @@ def chain(
     teacher_steps: int,
     guidance: float,
     guidance_rescale: float = 0.0,
+    chained_guidance: float = 1.0,
     own_path: float = 0.0,
     num_times: int = 1000,
 ) -> tuple[Stage, ...]:
@@ -53,12 +55,15 @@ def chain(
         teacher_steps: Steps of the first teacher.
         guidance: The first teacher's, at least 1; students carry it in their weights.
         guidance_rescale: How far its guided predictions go back to the spread they had, 0..1.
+        chained_guidance: Guidance of students that teach the next one, on top of what they carry,
+            at least 1; it makes up for what each chaining loses of it.
         own_path: Share of samples that start where the student itself arrives, 0..1.
         num_times: Times of the noise schedule.
     """
     _check(steps, teacher_steps, guidance, num_times)
     _check_share("guidance_rescale", guidance_rescale)
     _check_share("own_path", own_path)
+    _check_guidance("chained_guidance", chained_guidance)
     for teacher, student in pairwise([teacher_steps, *steps]):
         _check_divides(student, teacher)
     first = Stage(
@@ -69,7 +74,13 @@ def chain(
         own_path=own_path,
     )
     later = (
-        Stage(num_steps=student, teacher_steps=teacher, own_path=own_path, is_chained=True)
+        Stage(
+            num_steps=student,
+            teacher_steps=teacher,
+            guidance=chained_guidance,
+            own_path=own_path,
+            is_chained=True,
+        )
         for teacher, student in pairwise(steps)
     )
     return (first, *later)
@@ -121,8 +132,12 @@ def _check(steps: Sequence[int], teacher_steps: int, guidance: float, num_times:
             f"most {num_times}.",
             param="teacher_steps",
         )
-    if not guidance >= 1:
-        raise InputError(f"Guidance {guidance}: give at least 1.", param="guidance")
+    _check_guidance("guidance", guidance)
+
+
+def _check_guidance(name: str, guidance: float) -> None:
+    if not 1 <= guidance < math.inf:
+        raise InputError(f"{name} {guidance}: give at least 1.", param=name)
 
 
 def _check_share(name: str, share: float) -> None:

@@ -118,6 +118,20 @@ def measure_weights(files: list[Path]) -> tuple[int, int]:
     return sum(numbers.values()), _BITS.get(max(numbers, key=numbers.__getitem__), 32)
 
 
+def packed_tensor(files: list[Path]) -> str | None:
+    """Return the name of a packed low-bit tensor in safetensors files, if they hold any.
+
+    Args:
+        files: Files of one component, whose headers are sound.
+    """
+    for file in files:
+        with safe_open(file, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a mapping
+                if name.endswith(".codes") and weights.get_slice(name).get_dtype() == "U8":
+                    return str(name)
+    return None
+
+
 def digest(file: Path) -> str:
     """Return the sha256 of a file, in hex."""
     with file.open("rb") as stream:

@@ -25,6 +25,7 @@ from pipelines.integrity import (
     content_hash,
     inside,
     measure_weights,
+    packed_tensor,
     read_json,
     refuse_pickles,
     verify_digests,
@@ -35,7 +36,8 @@ from pipelines.noise_schedule import SCHEDULERS, check_noise_schedule
 from pipelines.preview import find_preview
 from pipelines.region_defaults import read_region_defaults
 from pipelines.sizes import served_sizes
-from quant.precision import LOW_BIT, Manifest, parse_precision, read_manifest
+from quant.manifest import LOW_BIT, Manifest, read_manifest
+from quant.precision import parse_precision
 
 # The longest prompt that each pipeline class of diffusers passes on, in tokens with end mark.
 _MAX_TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
@@ -97,7 +99,7 @@ def open_checkpoint(path_or_hub: str | Path, *, variant: str | None = None) -> C
     configs = _check_configs(root, transformer)
     weights = weight_files(transformer, "diffusion_pytorch_model")
     num_parameters, bits = measure_weights(weights)
-    if low_bit := _low_bit(transformer, configs["transformer"]):
+    if low_bit := _low_bit(transformer, configs["transformer"], weights):
         num_parameters, bits = low_bit.num_parameters, parse_precision(low_bit.precision).weights
     shared = _shared_weights(root)
     verify_digests(root, _mapping(root, entry, "sha256"))
@@ -251,14 +253,23 @@ def _check_configs(root: Path, transformer: Path) -> dict[str, dict[str, object]
     return configs
 
 
-def _low_bit(transformer: Path, config: Mapping[str, object]) -> Manifest | None:
+def _low_bit(
+    transformer: Path, config: Mapping[str, object], weights: list[Path]
+) -> Manifest | None:
     entry, file = config.get("quantization_config"), transformer / "config.json"
     if entry is None:
+        if packed := packed_tensor(weights):
+            raise CheckpointError(
+                f"{file} has no quantization_config, but {packed} holds packed weights: copy or "
+                "download the checkpoint again."
+            )
         return None
-    if not isinstance(entry, dict) or entry.get("quant_method") != LOW_BIT:
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{file}: quantization_config is {entry!r:.60}, not an object.")
+    if (method := entry.get("quant_method")) != LOW_BIT:
         raise CheckpointError(
-            f"{file} has {entry!r} as quantization_config; served are float weights and those of "
-            f"quant_method {LOW_BIT!r}, which fewstroke quantize writes."
+            f"{file}: quantization_config.quant_method is {method!r}; served are float weights and "
+            f"those of {LOW_BIT!r}, which fewstroke quantize writes."
         )
     return read_manifest(entry, str(file))
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quant.layers import PackedLayer
+from quant.manifest import Manifest
 from quant.numerics import (
     Grid,
     dequantize,
@@ -30,7 +31,7 @@ from quant.numerics import (
     stored_zero,
 )
 from quant.plan import LayerPlan, largest_part
-from quant.precision import Manifest, Precision
+from quant.precision import Precision
 from quant.store import packed_layer
 from quant.timesteps import Timesteps, watch_timestep
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from quant.manifest import LayerFormat
 from quant.packing import packed_bytes
-from quant.precision import LayerFormat
 
 
 def tensor_shapes(

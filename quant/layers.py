@@ -16,6 +16,7 @@ from core.devices import has_byte_units
 from core.errors import InputError
 from quant.formats import num_inputs, tensor_shapes
 from quant.integers import INT8_OFFSET, input_offset, per_row, signed_inputs
+from quant.manifest import LayerFormat
 from quant.numerics import (
     Grid,
     byte_to_smoothing,
@@ -27,7 +28,7 @@ from quant.numerics import (
     zero_to_byte,
 )
 from quant.packing import pack, packed_bytes, unpack
-from quant.precision import MAX_BITS, LayerFormat
+from quant.precision import MAX_BITS
 from quant.timesteps import Timesteps
 
 _SMALLEST_CUDA_ROWS = 17

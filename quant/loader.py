@@ -4,10 +4,11 @@ diffusers has no entry point for quantizers of others; its two tables are writte
 which is this module's whole purpose. Nothing here, nor below it, trains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from diffusers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
@@ -17,15 +18,19 @@ from torch import Tensor, nn
 
 from core.errors import CheckpointError
 from quant.layers import PackedLayer
-from quant.precision import LOW_BIT, Manifest, read_manifest
+from quant.manifest import LOW_BIT, Manifest, read_manifest
 from quant.store import (
     check_headers,
     check_names,
+    check_size,
+    float_tensors,
     is_stored_part,
     pack_in_place,
     packed_layers,
     read_headers,
     set_tensor,
+    tensors_checksum,
+    verify_floats,
     verify_layers,
 )
 
@@ -39,6 +44,9 @@ class LowBitMethod(StrEnum):
 class LowBitConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """The `quantization_config` of a low-bit transformer.
 
+    What stays in float may be cast or changed after loading, so its checksum is taken when it is
+    written.
+
     Args:
         quant_method: Our name.
         entry: Everything that config.json holds beside it.
@@ -47,10 +55,22 @@ class LowBitConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers 
     def __init__(self, quant_method: str = LowBitMethod.FEWSTROKE.value, **entry: object) -> None:
         self.quant_method = LowBitMethod(quant_method)
         self.entry = entry
+        self._network: Callable[[], nn.Module | None] = lambda: None
+
+    def describe(self, network: nn.Module) -> None:
+        """Take the checksum of what stays in float from a network, as long as it is there.
+
+        Args:
+            network: With packed layers.
+        """
+        self._network = ref(network)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what config.json holds."""
-        return {"quant_method": self.quant_method.value, **self.entry}
+        entry = {"quant_method": self.quant_method.value, **self.entry}
+        if (network := self._network()) is not None:
+            entry["float_checksum"] = f"{tensors_checksum(float_tensors(network)):08x}"
+        return entry
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return the same: there are no usual values to leave out."""
@@ -83,17 +103,19 @@ class LowBitQuantizer(DiffusersQuantizer):  # type: ignore[misc]  # diffusers is
         return loaded_keys
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: object) -> nn.Module:
-        pack_in_place(
-            model, read_manifest(self.quantization_config.entry, self._where), self._where
-        )
+        manifest = read_manifest(self.quantization_config.entry, self._where)
+        check_size(model, manifest, self._where)
+        pack_in_place(model, manifest, self._where)
         self._layers = packed_layers(model)
         found = read_headers(self._files)
         check_headers(found, self._layers, self._where)
         check_names(self._files, found, model)
+        verify_floats(found, self._layers, manifest, self._where)
         return model
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: object) -> nn.Module:
         verify_layers(self._layers, self._where)
+        self.quantization_config.describe(model)
         return model
 
     def check_if_quantized_param(
@@ -144,14 +166,17 @@ def write_low_bit(
         max_shard_size: Largest file, in bytes or as "5GB".
 
     Raises:
-        CheckpointError: If manifest and network name different layers.
+        CheckpointError: If manifest and network name different layers, or the manifest holds what
+            could not be read again, such as an unknown method.
     """
     layers = packed_layers(transformer)
     if layers.keys() != manifest.layers.keys():
         odd = sorted(layers.keys() ^ manifest.layers.keys())
         raise CheckpointError(f"Manifest and network disagree about the layers {odd}.")
     entry: dict[str, Any] = manifest.to_dict()
+    read_manifest(entry, str(folder / "config.json"))  # what is written must be readable
     config = LowBitConfig(**entry)
+    config.describe(transformer)
     transformer.register_to_config(quantization_config=config)
     transformer.hf_quantizer = LowBitQuantizer(config)
     transformer.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)

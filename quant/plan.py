@@ -20,6 +20,7 @@ from quant.kurtosis import (
     smoothing,
     spend,
 )
+from quant.manifest import LayerFormat
 from quant.numerics import (
     ERROR_POWER,
     SHRINK_STEP,
@@ -30,7 +31,7 @@ from quant.numerics import (
     range_grid,
     search_grid,
 )
-from quant.precision import MAX_BITS, MIN_BITS, LayerFormat, Policy, Precision, Role
+from quant.precision import MAX_BITS, MIN_BITS, Policy, Precision, Role
 
 MAX_SEARCHED_INPUTS = 65536
 

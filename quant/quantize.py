@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, InputError
 from core.progress import progress
 from core.seeding import torch_generator
 from quant.adapters import Adapter, Rates, pack_in_turn, to_student
@@ -18,9 +18,10 @@ from quant.calibrate import Calibration, calibrate
 from quant.finetune import FewBits, RelationConfig, TrajectorySource
 from quant.kurtosis import Allocation
 from quant.loader import write_low_bit
+from quant.manifest import Manifest
 from quant.pictures import PairSampler, draw_allocation
 from quant.plan import LayerPlan, plan_layers
-from quant.precision import Manifest, Policy, Precision, check_overrides
+from quant.precision import Policy, Precision, check_overrides
 from quant.recipes import METHODS, QuantizationMethod, Settings, learns, storage_of
 from quant.store import storage as measure_storage
 from quant.timesteps import Timesteps
@@ -55,6 +56,19 @@ class Task:
     settings: Settings
     num_steps: int
     guidance: float
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be followed on so few steps.
+
+        Raises:
+            InputError: If a window is longer than a trajectory.
+        """
+        if self.settings.window > self.num_steps:
+            raise InputError(
+                f"window {self.settings.window}: the model paints in {self.num_steps} steps; give "
+                "at most that many.",
+                param="set.window",
+            )
 
 
 def quantize(
@@ -216,7 +230,7 @@ def _plan(
         *lines, torn = cache.read_text().split("\n")
         if torn:  # a run that was killed amid a line
             cache.write_text("".join(line + "\n" for line in lines))
-        known = dict(map(_read_allocation, lines))
+        known = dict(_read_allocation(cache, line) for line in lines)
     num_layers = sum(heard.order >= 0 for heard in calibration.layers.values())
     with cache.open("a") as file, progress("Planning", total=num_layers, unit="layers") as report:
 
@@ -334,9 +348,19 @@ def _allocation_line(name: str, found: Allocation) -> str:
     return json.dumps(entry)
 
 
-def _read_allocation(line: str) -> tuple[str, Allocation]:
-    entry = json.loads(line)
-    return entry["name"], Allocation(
+def _read_allocation(cache: Path, line: str) -> tuple[str, Allocation]:
+    try:
+        entry = json.loads(line)
+        return entry["name"], _allocation_of(entry)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{cache} is damaged ({error}, in {line!r:.60}): remove it, and layers are planned "
+            "again."
+        ) from error
+
+
+def _allocation_of(entry: Mapping[str, Any]) -> Allocation:
+    return Allocation(
         widths=torch.tensor(entry["widths"]),
         kurtosis=torch.tensor(entry["kurtosis"]),
         share=entry["share"],

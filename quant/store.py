@@ -3,6 +3,7 @@
 A folder is diffusers' own: config.json with a `quantization_config`, and one or more safetensors.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from core.errors import CheckpointError, InputError
 from quant.formats import tensor_shapes
 from quant.layers import PackedConv2d, PackedLayer, PackedLinear
-from quant.precision import LayerFormat, Manifest
+from quant.manifest import LayerFormat, Manifest
 from quant.timesteps import Timesteps, watch_timestep
 
 _DTYPES = {torch.uint8: "U8", torch.bfloat16: "BF16"}
@@ -126,6 +127,25 @@ def check_names(files: Sequence[Path], found: Iterable[str], transformer: nn.Mod
         )
 
 
+def check_size(transformer: nn.Module, manifest: Manifest, where: str) -> None:
+    """Compare the size of a float network with what the manifest says of it.
+
+    Args:
+        transformer: Before its layers are packed; weightless is enough.
+        manifest: What the folder says.
+        where: The file that the manifest stands in, for messages.
+
+    Raises:
+        CheckpointError: If the manifest counts other parameters.
+    """
+    found = sum(weight.numel() for weight in transformer.parameters())
+    if found != manifest.num_parameters:
+        raise CheckpointError(
+            f"{where}: quantization_config.num_parameters is {manifest.num_parameters}, but the "
+            f"{type(transformer).__name__} that {where} describes has {found}. {_AGAIN}"
+        )
+
+
 def check_headers(
     found: Mapping[str, Header], layers: Mapping[str, PackedLayer], where: str
 ) -> None:
@@ -154,6 +174,63 @@ def check_headers(
                     f"(quantization_config.layers[{name!r}], widths "
                     f"{dict(layer.form.widths)}) asks for {_DTYPES[kind]} {list(shape)}. {_AGAIN}"
                 )
+
+
+def float_tensors(transformer: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network that stay in float, biases of packed layers included.
+
+    Args:
+        transformer: With packed layers.
+    """
+    layers = packed_layers(transformer)
+    return {
+        name: tensor
+        for name, tensor in transformer.state_dict().items()
+        if not is_stored_part(layers, name)
+    }
+
+
+def tensors_checksum(tensors: Mapping[str, Tensor]) -> int:
+    """Return the CRC-32 of tensors, their names included, whatever their order.
+
+    Args:
+        tensors: On any device.
+    """
+    crc = 0
+    for name in sorted(tensors):
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        crc = zlib.crc32(flat.numpy().tobytes(), zlib.crc32(name.encode(), crc))
+    return crc
+
+
+def verify_floats(
+    found: Mapping[str, Header], layers: Mapping[str, PackedLayer], manifest: Manifest, where: str
+) -> None:
+    """Compare what stays in float, as the files hold it, with its checksum.
+
+    Args:
+        found: What `read_headers` returned.
+        layers: Packed layers by name.
+        manifest: What the folder says.
+        where: The file that the manifest stands in, for messages.
+
+    Raises:
+        CheckpointError: If a tensor is not the one that the manifest was written for.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, (file, _, _) in found.items():
+        if not is_stored_part(layers, name):
+            with safe_open(file, framework="pt") as weights:
+                tensors[name] = weights.get_tensor(name)
+    checksum = tensors_checksum(tensors)
+    if checksum != manifest.float_checksum:
+        files = ", ".join(sorted({str(file) for file, _, _ in found.values()}))
+        raise CheckpointError(
+            f"{where}: the tensors that stay in float (biases, norms) have checksum "
+            f"{checksum:08x}, but quantization_config.float_checksum is "
+            f"{manifest.float_checksum:08x}: {files} was damaged or belongs to another "
+            f"checkpoint. {_AGAIN}"
+        )
 
 
 def verify_layers(layers: Mapping[str, PackedLayer], where: str) -> None:

@@ -59,7 +59,7 @@ and noise.*
 
 ```sh
 fewstroke distill classifier
-python -m benchmarks.bench_quantization table --variant rdd-4 --run-dir runs/table \\
+python -m benchmarks.bench_quantization table --variant rdd-4 --run-dir runs/widths \\
   --num-images 256 --num-judged 6 --published low-bit --picture docs/images/widths.png \\
   --output benchmarks/results/quantization.json
 make docs

@@ -55,6 +55,8 @@ def test_wrong_words_are_refused_before_any_work(tmp_path):
         call("--publish-as", "")
     with pytest.raises(InputError, match="relation_share"):
         call("--set", "relation_share=nan")
+    with pytest.raises(InputError, match="window 5: the model paints in 4 steps"):
+        call("rdd-4", "--set", "window=5")
     for words in (("--steps", 0), ("--guidance", 0.5), ("--minutes", -1)):
         assert call(*words).exit_code == 2
     with pytest.raises(CheckpointError, match="There is no folder"):
@@ -101,6 +103,9 @@ def test_a_run_that_was_killed_amid_a_line_goes_on_and_a_damaged_record_is_named
     *known, last = whole.splitlines()
     assert kept == known
     assert json.loads(again)["name"] == json.loads(last)["name"]
+    plans.write_text(whole.replace('"name"', '"nome"', 1))
+    with pytest.raises(CheckpointError, match=r"allocations\.jsonl is damaged"):
+        call(*words)
     (run_dir / "run.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         call(*words)

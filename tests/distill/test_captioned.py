@@ -98,11 +98,17 @@ def test_what_is_no_student_of_the_teacher_is_refused(teacher, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["consistency", "dmd"])
-def test_only_chains_start_on_a_students_own_path(method):
-    with pytest.raises(InputError, match=f"{method} is no chain"):
-        stages_of(method, (2,), settings_for(method, "own_path=0.5"))
-    chained = stages_of("rdd", (2, 1), settings_for("rdd", "own_path=1"))
+@pytest.mark.parametrize("change", ["own_path=0.5", "chained_guidance=1.5"])
+def test_settings_of_chains_are_refused_elsewhere(method, change):
+    with pytest.raises(InputError, match=f"{change.split('=')[0]} .*: {method} is no chain"):
+        stages_of(method, (2,), settings_for(method, change))
+
+
+def test_chains_take_own_path_and_guidance_from_the_settings():
+    settings = settings_for("rdd", "own_path=1", "chained_guidance=1.5")
+    chained = stages_of("rdd", (2, 1), settings)
     assert [each.own_path for each in chained] == [1.0, 1.0]
+    assert [each.guidance for each in chained] == [settings.guidance, 1.5]
 
 
 @pytest.mark.slow

@@ -46,6 +46,15 @@ def test_all_students_of_a_chain_may_start_on_their_own_path():
         chain((4,), teacher_steps=8, guidance=4.0, own_path=2.0)
 
 
+@pytest.mark.parametrize("wrong", [0.5, float("nan"), float("inf")])
+def test_students_that_teach_may_be_guided_but_not_below_one(wrong):
+    stages = chain((4, 2, 1), teacher_steps=8, guidance=4.0, chained_guidance=1.5)
+    assert [each.guidance for each in stages] == [4.0, 1.5, 1.5]
+    assert [each.guidance for each in chain((4, 2), teacher_steps=8, guidance=4.0)] == [4.0, 1.0]
+    with pytest.raises(InputError, match=f"chained_guidance {wrong}: give at least 1"):
+        chain((4,), teacher_steps=8, guidance=4.0, chained_guidance=wrong)
+
+
 @pytest.mark.parametrize("plan", [chain, fan])
 @pytest.mark.parametrize(
     ("steps", "teacher_steps", "guidance", "words"),

@@ -12,8 +12,9 @@ from torch import nn
 
 from quant.adapters import pack_in_turn, to_student
 from quant.calibrate import Calibration, calibrate
+from quant.manifest import Manifest
 from quant.plan import Storage, plan_layers
-from quant.precision import Manifest, Policy, Precision
+from quant.precision import Policy, Precision
 from quant.timesteps import Timesteps
 
 TIMESTEPS = (900.0, 500.0, 100.0)
@@ -132,4 +133,4 @@ def packed_copy(
     network = deepcopy(tiny.network)
     plans = plan_layers(network, calibration, precision, policy or Policy(), storage)
     to_student(network, plans, Timesteps(calibration.timesteps), {})
-    return network, pack_in_turn(network, method="test", precision=precision)
+    return network, pack_in_turn(network, method="mpq", precision=precision)

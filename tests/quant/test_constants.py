@@ -6,8 +6,8 @@ from torch import nn
 
 from quant.constants import integer_weights
 from quant.layers import PackedLinear
+from quant.manifest import LayerFormat
 from quant.numerics import min_max_grid
-from quant.precision import LayerFormat
 from quant.store import packed_layer
 from quant.timesteps import Timesteps
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,16 @@ def test_stored_tensors_keep_their_dtype_when_the_rest_is_cast(tiny, folder):
         assert layer.checksum() == plain.get_submodule(name).checksum()
 
 
+def test_a_network_that_was_cast_or_changed_can_be_saved_and_loaded(folder, tmp_path):
+    cast = load(folder, torch_dtype=torch.bfloat16)
+    with torch.no_grad():
+        cast.scale_shift_table.add_(0.5)
+    cast.save_pretrained(tmp_path / "again")
+    again = load(tmp_path / "again")
+    assert torch.equal(again.scale_shift_table, cast.scale_shift_table.float())
+    assert again.get_submodule(LAYER).checksum() == cast.get_submodule(LAYER).checksum()
+
+
 def test_a_copy_of_a_loaded_network_runs_by_itself(tiny, folder):
     copy = deepcopy(load(folder))
     assert torch.isfinite(tiny.call(500.0, copy)).all()
@@ -164,8 +175,14 @@ LAYER = "transformer_blocks.0.attn1.to_q"
         (lambda q: q.pop("method"), "method"),
         (lambda q: q.update(precision="w3"), "precision"),
         (lambda q: q.update(num_parameters=None), "num_parameters"),
+        (lambda q: q.update(num_parameters=q["num_parameters"] + 1), "num_parameters"),
+        (lambda q: q.update(method="mpg"), "method"),
+        (lambda q: q["layers"][LAYER].update(smoothed="yes"), "smoothed"),
+        (lambda q: q.update(float_layers="proj_out"), "float_layers"),
+        (lambda q: q.pop("float_checksum"), "float_checksum"),
+        (lambda q: q.update(float_checksum="00000000"), "float_checksum"),
     ],
-    ids=range(21),
+    ids=range(27),
 )
 def test_a_wrong_field_is_named_with_its_file(folder, change, field):
     edit(folder, change)
@@ -203,6 +220,15 @@ def test_truncated_and_foreign_files_are_named(folder, written):
     tensors[f"{LAYER}.codes"] = tensors[f"{LAYER}.codes"][:-1].contiguous()
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=rf"{WEIGHTS}: {LAYER}.codes is U8"):
+        load(folder)
+
+
+@pytest.mark.parametrize("tensor", [f"{LAYER}.bias", "scale_shift_table"])
+def test_a_float_tensor_that_was_changed_is_noticed(tensor, folder, written):
+    tensors = load_file(written / WEIGHTS)
+    tensors[tensor] = tensors[tensor] + 0.5
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"float_checksum.*{WEIGHTS} was damaged"):
         load(folder)
 
 
@@ -246,3 +272,10 @@ def test_manifest_and_network_must_agree(tiny, tmp_path):
     )
     with pytest.raises(CheckpointError, match="proj_out"):
         write_low_bit(network, other, tmp_path)
+
+
+def test_a_method_that_could_not_be_read_again_is_not_written(tiny, tmp_path):
+    network, manifest = packed_copy(tiny, Precision(weights=3, activations=8), Storage())
+    with pytest.raises(CheckpointError, match="'mine'; known are minmax"):
+        write_low_bit(network, replace(manifest, method="mine"), tmp_path / "low")
+    assert not (tmp_path / "low").exists()

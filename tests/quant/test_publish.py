@@ -72,19 +72,18 @@ def test_a_published_variant_is_served(checkpoint, low_bit):
 def test_a_damaged_variant_is_refused_before_serving(checkpoint, low_bit):
     place = add_variant(checkpoint, "low-bit", low_bit[1], ENTRY)
     file = place / "config.json"
-    config = json.loads(file.read_text())
-    config["quantization_config"]["quant_method"] = "bitsandbytes"
-    file.write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"config\.json has .*quantization_config"):
-        open_checkpoint(checkpoint, variant="low-bit")
-    config["quantization_config"] |= {"quant_method": "fewstroke", "precision": "w9"}
-    file.write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"quantization_config\.precision"):
-        open_checkpoint(checkpoint, variant="low-bit")
-    config["quantization_config"]["precision"] = "w4a8"
-    file.write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="sha256"):
-        open_checkpoint(checkpoint, variant="low-bit")
+    whole = json.loads(file.read_text())
+    entry = whole["quantization_config"]
+    for change, words in (
+        (entry | {"quant_method": "bitsandbytes"}, r"quantization_config\.quant_method is 'bits"),
+        (entry | {"precision": "w9"}, r"quantization_config\.precision"),
+        ([entry], "quantization_config is .*, not an object"),
+        (None, r"has no quantization_config, but .*\.codes holds packed weights"),
+        (entry | {"extra": 1}, "sha256"),
+    ):
+        file.write_text(json.dumps(whole | {"quantization_config": change}))
+        with pytest.raises(CheckpointError, match=f"config.json.*{words}|{words}.*config.json"):
+            open_checkpoint(checkpoint, variant="low-bit")
 
 
 def test_publishing_again_replaces_and_keeps_the_others(checkpoint, low_bit):

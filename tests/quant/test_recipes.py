@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from quant.manifest import METHOD_NAMES
 from quant.recipes import METHODS, SETTINGS, storage_of
 
 CPU, QUICK = SETTINGS["cpu"], SETTINGS["quick"]
@@ -22,3 +23,7 @@ def test_who_asks_for_smoothing_gets_it():
 def test_the_published_form_and_those_that_never_smooth_stay_as_they_are():
     for name in ("mpq_release", "svdquant", "efficientdm", "trd", "minmax"):
         assert storage_of(METHODS.get(name), CPU) == METHODS.get(name).storage
+
+
+def test_folders_may_name_every_method_and_no_other():
+    assert sorted(METHODS) == sorted(METHOD_NAMES)
