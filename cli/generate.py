@@ -29,7 +29,7 @@ EPILOG = """[bold]Examples[/bold]
 
 [cyan]fewstroke generate "two green stars" -n 9 --grid -o stars.png[/cyan]
 
-[cyan]fewstroke generate "a dog" --seed 7 --steps 30 --guidance 3 --scheduler ddim -o dog.png[/cyan]
+[cyan]fewstroke generate "a dog" --variant teacher --steps 30 --guidance 3 -o dog.png[/cyan]
 
 [cyan]fewstroke generate "a red apple left of a blue cat" --planner grammar -o placed.png[/cyan]
 

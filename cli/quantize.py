@@ -65,7 +65,7 @@ ListMethods = Annotated[
 def quantize(
     variant: Variant = None,
     *,
-    model: Model = ("checkpoints/emoji-scenes"),
+    model: Model = "checkpoints/emoji-scenes",
     weights: Weights = 4,
     activations: Activations = 8,
     method: Method = "mpq",
@@ -97,8 +97,8 @@ def quantize(
     settings = configured(SETTINGS, recipe, changes or [])
     precision = Precision(weights=weights, activations=None if activations == 16 else activations)
     policy = Policy(overrides=tuple(map(parse_override, keep or [])))
+    words = _prompts(prompts)
     source = _find(model, variant)
-    _check_places(model, source.variant, publish_as, output, run_dir)
     task = Task(
         precision=precision,
         method=method,
@@ -107,15 +107,20 @@ def quantize(
         num_steps=source.num_steps if steps is None else steps,
         guidance=source.guidance if guidance is None else guidance,
     )
+    _check_places(model, source.variant, publish_as, output, run_dir)
     pipeline = _load(source, task.num_steps)
-    transformer = run(pipeline, task, _prompts(prompts), run_dir, minutes=minutes)
+    transformer = run(pipeline, task, words, run_dir, minutes=minutes)
     _show(run_dir)
+    entry = _entry(source, task, run_dir)
     if publish_as:
-        _publish(Path(model), source, task, run_dir, publish_as)
+        from training.publish import add_variant
+
+        folder = add_variant(Path(model), publish_as, run_dir / "transformer", entry)
+        typer.echo(f"Variant {publish_as}: {folder}")
     if output is not None:
         from quant.publish import publish_pipeline
 
-        typer.echo(f"Pipeline: {publish_pipeline(pipeline, transformer, output)}")
+        typer.echo(f"Pipeline: {publish_pipeline(pipeline, transformer, output, entry)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,47 +168,46 @@ def _find(model: str, variant: str | None) -> _Source:
 def _check_places(
     model: str, parent: str, publish_as: str | None, output: Path | None, run_dir: Path
 ) -> None:
-    from quant.publish import check_new_folder, refuse_file
+    from quant.publish import check_new_folder, make_folder, refuse_file
 
-    refuse_file(run_dir, param="run_dir")
-    if output is not None:
-        check_new_folder(output)
-    if publish_as is None:
-        return
+    if run_dir == Path():
+        raise InputError("A run needs a folder of its own: name one.", param="run_dir")
+    refuse_file(run_dir / "transformer", param="run_dir")
     if publish_as == parent:
         raise InputError(
             f"{publish_as!r} is what is quantized, and would be lost: give another name.",
             param="publish_as",
         )
-    if not Path(model).is_dir():
-        raise InputError(
-            f"{model} is no local folder, so no variant can be added to it: give --output.",
-            param="publish_as",
-        )
-    from training.publish import check_variant_name
+    if publish_as is not None:
+        if not Path(model).is_dir():
+            raise InputError(
+                f"{model} is no local folder, so no variant can be added to it: give --output.",
+                param="publish_as",
+            )
+        from training.publish import check_variant_name
 
-    check_variant_name(Path(model), publish_as)
+        check_variant_name(Path(model), publish_as)
+    if output is not None:
+        check_new_folder(output)
+    make_folder(run_dir, param="run_dir")
 
 
 def _load(source: _Source, num_steps: int) -> Any:  # noqa: ANN401 - any diffusers pipeline
-    from diffusers import AutoModel, DiffusionPipeline
     from diffusers.utils import logging
 
     from core.devices import best_device
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    transformer = AutoModel.from_pretrained(
-        str(source.transformer), use_safetensors=True, local_files_only=True
-    )
-    if getattr(transformer, "hf_quantizer", None) is not None:
+    try:
+        pipeline = _read_pipeline(source)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever two libraries raise about files
         raise CheckpointError(
-            f"{source.transformer / 'config.json'} has a quantization_config: it is low-bit "
-            "already. Quantize its float parent."
-        )
-    pipeline = DiffusionPipeline.from_pretrained(
-        str(source.root), transformer=transformer, use_safetensors=True, local_files_only=True
-    )
+            f"{source.root} cannot be loaded as a diffusers pipeline ({type(error).__name__}: "
+            f"{error}). Copy or download the checkpoint again."
+        ) from error
     scheduler = source.painted_with.get("scheduler")
     if scheduler is not None:  # what will paint with it decides at which times it is asked
         from pipelines.schedulers import make_scheduler
@@ -211,6 +215,38 @@ def _load(source: _Source, num_steps: int) -> Any:  # noqa: ANN401 - any diffuse
         config = dict(pipeline.scheduler.config)
         pipeline.scheduler = make_scheduler(scheduler, config, num_steps)
     return pipeline.to(best_device())
+
+
+def _read_pipeline(source: _Source) -> Any:  # noqa: ANN401
+    import diffusers
+
+    from pipelines.integrity import read_json
+
+    config = source.transformer / "config.json"
+    name = read_json(config).get("_class_name")
+    if not hasattr(diffusers, str(name)):
+        raise CheckpointError(f"{config}: _class_name is {name!r}, which diffusers does not know.")
+    transformer, found = getattr(diffusers, str(name)).from_pretrained(
+        str(source.transformer),
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if getattr(transformer, "hf_quantizer", None) is not None:
+        raise CheckpointError(
+            f"{config} has a quantization_config: it is low-bit already. Quantize its float parent."
+        )
+    # diffusers draws what it misses at random, drops what it does not know, and goes on.
+    left = [key for key in found["unexpected_keys"] if key.endswith(".weight")]
+    wrong = [*found["missing_keys"], *map(str, found["mismatched_keys"]), *left]
+    if wrong:
+        raise CheckpointError(
+            f"{config} asks for other weights than {source.transformer} holds: {min(wrong)} and "
+            f"{len(wrong) - 1} others. Copy or download the checkpoint again."
+        )
+    return diffusers.DiffusionPipeline.from_pretrained(
+        str(source.root), transformer=transformer, use_safetensors=True, local_files_only=True
+    )
 
 
 def _prompts(file: Path | None) -> Any:  # noqa: ANN401
@@ -251,11 +287,9 @@ def _show(run_dir: Path) -> None:
     )
 
 
-def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: str) -> None:
-    from training.publish import add_variant
-
+def _entry(source: _Source, task: "Task", run_dir: Path) -> dict[str, object]:
     report: Mapping[str, Any] = json.loads((run_dir / "report.json").read_text())
-    entry = {
+    return {
         "steps": task.num_steps,
         "guidance": task.guidance,
         **source.painted_with,
@@ -265,5 +299,3 @@ def _publish(model: Path, source: _Source, task: "Task", run_dir: Path, name: st
         "data": "none: its parent's own trajectories",
         "metrics": {"mean_bits": round(report["mean_bits"], 3)},
     }
-    folder = add_variant(model, name, run_dir / "transformer", entry)
-    typer.echo(f"Variant {name}: {folder}")

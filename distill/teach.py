@@ -1,6 +1,5 @@
 """One distillation, from a teacher to its last student. Read `teach` first."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from distill.student import StudentMethod
 from distill.tasks import Task
 from training.loop import LoopConfig, run
 from training.method import Sampler, Source
+from training.networks import weights_digest
 from training.recorders import write_run_record
 
 MakeMethod = Callable[[nn.Module, nn.Module, Stage], StudentMethod]
@@ -138,19 +138,6 @@ def _loop_of(stage: Stage, loop: LoopConfig, spent_s: float) -> LoopConfig:
 def processes() -> PartialState:
     """Return what is known of the processes that teach together; one as a rule."""
     return PartialState(cpu=best_device().type == "cpu")
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Return a short name of a network's weights.
-
-    Args:
-        network: Any.
-    """
-    digest = hashlib.sha256()
-    for name, weight in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _keep_plan(

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from core.errors import InputError
 from core.progress import track
 from distill.stages import Stage
-from distill.teach import weights_digest
 from evaluation.distances import Distance, frechet_distance, kernel_distance
 from evaluation.intervals import mean_interval
+from training.networks import weights_digest
 
 # What a method is called in the record of figures.
 SHORT_NAMES: Mapping[str, str] = {"progressive": "pd", "rcfd": "rcfd", "rdd": "rdd"}

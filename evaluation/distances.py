@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from core.errors import InputError
 from core.seeding import torch_generator
 from distill.features import Classifier, FeatureNetwork
-from distill.teach import weights_digest
+from training.networks import weights_digest
 
 NUM_RESAMPLES = 20
 

@@ -4,6 +4,7 @@ Output channels stand sorted by width, so that each width is one block of bytes;
 at the output. Unpacked weights live for one call.
 """
 
+import json
 import zlib
 from collections.abc import Sequence
 
@@ -266,8 +267,8 @@ class PackedLayer(nn.Module):
         self.places = places.to(torch.int16 if self.shape[0] < 2**15 else torch.int32)
 
     def checksum(self) -> int:
-        """Return the CRC-32 of the stored tensors, the bias aside."""
-        crc = 0
+        """Return the CRC-32 of the format and the stored tensors, the bias aside."""
+        crc = zlib.crc32(json.dumps(self.form.stated(), sort_keys=True).encode())
         for name in tensor_shapes(self.shape, self.form):
             data = self._buffers[name]
             assert data is not None

@@ -23,13 +23,13 @@ from quant.store import (
     check_headers,
     check_names,
     check_size,
+    float_checksum,
     float_tensors,
     is_stored_part,
     pack_in_place,
     packed_layers,
     read_headers,
     set_tensor,
-    tensors_checksum,
     verify_floats,
     verify_layers,
 )
@@ -48,12 +48,11 @@ class LowBitConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers 
     written.
 
     Args:
-        quant_method: Our name.
-        entry: Everything that config.json holds beside it.
+        entry: Everything that config.json holds.
     """
 
-    def __init__(self, quant_method: str = LowBitMethod.FEWSTROKE.value, **entry: object) -> None:
-        self.quant_method = LowBitMethod(quant_method)
+    def __init__(self, /, **entry: object) -> None:
+        self.quant_method = LowBitMethod(str(entry.pop("quant_method", LOW_BIT)))
         self.entry = entry
         self._network: Callable[[], nn.Module | None] = lambda: None
 
@@ -69,7 +68,8 @@ class LowBitConfig(QuantizationConfigMixin):  # type: ignore[misc]  # diffusers 
         """Return what config.json holds."""
         entry = {"quant_method": self.quant_method.value, **self.entry}
         if (network := self._network()) is not None:
-            entry["float_checksum"] = f"{tensors_checksum(float_tensors(network)):08x}"
+            stated = read_manifest(self.entry, "config.json").stated()
+            entry["checksum"] = f"{float_checksum(stated, float_tensors(network)):08x}"
         return entry
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -180,6 +180,8 @@ def write_low_bit(
     transformer.register_to_config(quantization_config=config)
     transformer.hf_quantizer = LowBitQuantizer(config)
     transformer.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)
+    if not (folder / "config.json").is_file():  # diffusers logs that it wrote nothing, and goes on
+        raise CheckpointError(f"Nothing could be written to {folder}: is it a file?")
 
 
 AUTO_QUANTIZER_MAPPING[LowBitMethod.FEWSTROKE.value] = LowBitQuantizer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from core.errors import CheckpointError, InputError
-from quant.precision import MAX_BITS, MIN_BITS, parse_precision
+from quant.precision import MAX_BITS, parse_precision
 
 LOW_BIT = "fewstroke"
 """The `quant_method` of our `quantization_config`."""
@@ -39,7 +39,7 @@ class LayerFormat:
         num_ranges: Stored input ranges: 0 is one per token, measured while running; 1 is one for
             ever; more is one per timestep of the manifest.
         rank: Rank of a float branch beside the low-bit weight; 0 is none.
-        checksum: CRC-32 of the layer's stored tensors, its bias aside.
+        checksum: CRC-32 of all that stands above and of the layer's stored tensors, its bias aside.
     """
 
     widths: Mapping[int, int]
@@ -50,13 +50,17 @@ class LayerFormat:
     rank: int = 0
     checksum: int = 0
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the format as JSON holds it, without what is as usual."""
+    def stated(self) -> dict[str, object]:
+        """Return the format as JSON holds it, without its checksum and without what is as usual."""
         entry: dict[str, object] = {"widths": {str(b): n for b, n in sorted(self.widths.items())}}
         for key in ("group_size", "smoothed", "activation_bits", "num_ranges", "rank"):
             if getattr(self, key):
                 entry[key] = getattr(self, key)
-        return entry | {"checksum": f"{self.checksum:08x}"}
+        return entry
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the format as JSON holds it, without what is as usual."""
+        return self.stated() | {"checksum": f"{self.checksum:08x}"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +74,8 @@ class Manifest:
         layers: Formats by layer name.
         float_layers: Linear and convolution layers that were left in float.
         num_parameters: Parameters of the float network.
-        float_checksum: CRC-32 of all tensors that stay in float, biases included; `write_low_bit`
-            sets it.
+        checksum: CRC-32 of all that stands above, layers aside, and of the tensors that stay in
+            float, biases included; `write_low_bit` sets it.
     """
 
     method: str
@@ -80,19 +84,22 @@ class Manifest:
     num_parameters: int
     timesteps: tuple[float, ...] = ()
     float_layers: tuple[str, ...] = ()
-    float_checksum: int = 0
+    checksum: int = 0
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the manifest as JSON holds it."""
+    def stated(self) -> dict[str, object]:
+        """Return what it says of the whole network as JSON holds it, without its checksum."""
         return {
             "method": self.method,
             "precision": self.precision,
             "num_parameters": self.num_parameters,
             "timesteps": list(self.timesteps),
-            "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "float_layers": list(self.float_layers),
-            "float_checksum": f"{self.float_checksum:08x}",
         }
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the manifest as JSON holds it."""
+        layers = {name: layer.to_dict() for name, layer in self.layers.items()}
+        return self.stated() | {"layers": layers, "checksum": f"{self.checksum:08x}"}
 
 
 def read_manifest(entry: Mapping[str, object], where: str) -> Manifest:
@@ -139,9 +146,7 @@ def read_manifest(entry: Mapping[str, object], where: str) -> Manifest:
         timesteps=timesteps,
         layers={str(name): _read_layer(str(name), part, where) for name, part in layers.items()},
         float_layers=tuple(map(str, names)),
-        float_checksum=_checksum(
-            entry.get("float_checksum"), f"{where}: quantization_config.float_checksum"
-        ),
+        checksum=_checksum(entry.get("checksum"), f"{where}: quantization_config.checksum"),
     )
     for name, layer in manifest.layers.items():
         _check_inputs(name, layer, manifest, heard, where)
@@ -150,7 +155,7 @@ def read_manifest(entry: Mapping[str, object], where: str) -> Manifest:
 
 def _read_timesteps(given: object, where: str) -> tuple[float, ...]:
     at = f"{where}: quantization_config.timesteps is {given!r}"
-    if not isinstance(given, list) or not all(isinstance(each, int | float) for each in given):
+    if not isinstance(given, list) or not all(type(each) in {int, float} for each in given):
         raise CheckpointError(f"{at}, not a list of numbers.")
     falls = all(later < earlier for earlier, later in pairwise(given))
     if not falls or not all(0 <= each < math.inf for each in given):
@@ -166,7 +171,7 @@ def _check_inputs(
     if not least <= layer.activation_bits <= most:
         raise CheckpointError(
             f"{at}.activation_bits is {layer.activation_bits}, but quantization_config.precision "
-            f"{manifest.precision!r} asks for {least} to {most}."
+            f"{manifest.precision!r} asks for {least if least == most else f'{least} to {most}'}."
         )
     if layer.num_ranges > 1 and layer.num_ranges != len(manifest.timesteps):
         raise CheckpointError(
@@ -184,10 +189,12 @@ def _read_layer(name: str, entry: object, where: str) -> LayerFormat:
         raise CheckpointError(f"{at}.widths is {given!r}: channels by bits are needed.")
     widths: dict[int, int] = {}
     for key, count in given.items():
-        bits = int(key) if str(key).isdecimal() else 0
-        if not MIN_BITS <= bits <= MAX_BITS or not isinstance(count, int) or count < 1:
-            raise CheckpointError(f"{at}.widths has {key!r}: {count!r}; widths are 1 to 8 bits.")
-        widths[bits] = count
+        if not re.fullmatch("[1-8]", str(key)) or type(count) is not int or count < 1:
+            raise CheckpointError(
+                f"{at}.widths has {key!r:.20}: {count!r:.20}; widths are 1 to 8 bits, with the "
+                "number of their channels."
+            )
+        widths[int(key)] = count
     if max(widths) - min(widths) > 3:
         raise CheckpointError(f"{at}.widths spans {sorted(widths)}: at most four widths in a row.")
     numbers = {
@@ -208,7 +215,7 @@ def _read_layer(name: str, entry: object, where: str) -> LayerFormat:
 
 
 def _whole(value: object, at: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if type(value) is not int or value < 0:
         raise CheckpointError(f"{at} is {value!r}: a whole number of at least 0 is needed.")
     return value
 

@@ -44,7 +44,7 @@ class Precision:
             )
         if self.activations is not None and not 2 <= self.activations <= MAX_BITS:
             raise InputError(
-                f"activations take 2 to 8 bits, not {self.activations}; leave them out for float.",
+                f"activations take 2 to 8 bits, not {self.activations}; 16 leaves them in float.",
                 param="precision.activations",
             )
 

@@ -1,5 +1,6 @@
 """Put a low-bit transformer where it can be served or loaded by stock diffusers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,22 @@ from torch import nn
 
 from core.errors import InputError
 from quant.pictures import painting_with
+from training.publish import state_own
 
 
-def publish_pipeline(pipeline: Any, transformer: nn.Module, folder: Path) -> Path:  # noqa: ANN401
+def publish_pipeline(
+    pipeline: Any,  # noqa: ANN401 - any diffusers pipeline
+    transformer: nn.Module,
+    folder: Path,
+    entry: Mapping[str, object] | None = None,
+) -> Path:
     """Write a whole diffusers folder whose only transformer is the low-bit one.
 
     Args:
         pipeline: The float pipeline, whose other parts are copied.
         transformer: The low-bit transformer.
         folder: Where to; it must not hold a pipeline yet.
+        entry: What its variants.json says of how it paints; None writes none.
 
     Returns:
         The folder. One that holds a pipeline already is an InputError.
@@ -23,6 +31,8 @@ def publish_pipeline(pipeline: Any, transformer: nn.Module, folder: Path) -> Pat
     check_new_folder(folder)
     with painting_with(pipeline, transformer):
         pipeline.save_pretrained(folder, safe_serialization=True)
+    if entry is not None:
+        state_own(folder, "low-bit", entry)
     return folder
 
 
@@ -33,13 +43,32 @@ def check_new_folder(folder: Path) -> None:
         folder: Where to.
 
     Raises:
-        InputError: If it is a file, below one, or holds anything already.
+        InputError: If it is a file, below one, holds anything already, or cannot be made.
     """
     refuse_file(folder, param="output")
     if (folder / "model_index.json").exists():
         raise InputError(f"{folder} holds a pipeline already: give a new folder.", param="output")
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: give a new folder.", param="output")
+    make_folder(folder, param="output")
+
+
+def make_folder(folder: Path, *, param: str) -> None:
+    """Make a folder now, so that a place that cannot be written to is not found out after hours.
+
+    Args:
+        folder: It may be there.
+        param: Which option it was given by.
+
+    Raises:
+        InputError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made ({error}): name another.", param=param
+        ) from error
 
 
 def refuse_file(folder: Path, *, param: str) -> None:

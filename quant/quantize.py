@@ -21,12 +21,13 @@ from quant.loader import write_low_bit
 from quant.manifest import Manifest
 from quant.pictures import PairSampler, draw_allocation
 from quant.plan import LayerPlan, plan_layers
-from quant.precision import Policy, Precision, check_overrides
+from quant.precision import MAX_BITS, MIN_BITS, Policy, Precision, check_overrides
 from quant.recipes import METHODS, QuantizationMethod, Settings, learns, storage_of
 from quant.store import storage as measure_storage
 from quant.timesteps import Timesteps
 from quant.trajectory import Sampling, sample
 from training.loop import LoopConfig, run
+from training.networks import weights_digest
 from training.optimizers import OptimizerConfig
 from training.recorders import write_run_record
 
@@ -144,7 +145,7 @@ def prepare(
     )
     layers = pipeline.transformer.named_modules()
     check_overrides(task.policy, (n for n, m in layers if isinstance(m, nn.Linear | nn.Conv2d)))
-    _claim_folder(run_dir, task)
+    _claim_folder(run_dir, task, weights_digest(pipeline.transformer), prompts)
     sampling = Sampling(
         num_steps=task.num_steps, guidance=task.guidance, batch_size=settings.batch_size
     )
@@ -193,17 +194,18 @@ def listen(
     )
 
 
-def _claim_folder(run_dir: Path, task: Task) -> None:
-    """Refuse to go on with a run that was asked for something else.
+def _claim_folder(run_dir: Path, task: Task, weights: str, prompts: Prompts) -> None:
+    """Refuse to go on with a run that was asked for something else, or of another model.
 
     Raises:
         CheckpointError: If the folder holds one.
     """
     settings = json.loads(json.dumps(asdict(task)))
+    settings |= {"weights": weights, "prompts": list(prompts(4, task.settings.seed))}
     record = run_dir / "run.json"
     if record.is_file():
         try:
-            known = json.loads(record.read_text())["settings"]
+            known = dict(json.loads(record.read_text())["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{record} is damaged ({error}): give another --run-dir, or remove that one."
@@ -227,10 +229,10 @@ def _plan(
     """Plan every layer; what an earlier run of the folder found is taken over."""
     known: dict[str, Allocation] = {}
     if cache.is_file():
-        *lines, torn = cache.read_text().split("\n")
+        *lines, torn = cache.read_text(errors="replace").split("\n")
         if torn:  # a run that was killed amid a line
             cache.write_text("".join(line + "\n" for line in lines))
-        known = dict(_read_allocation(cache, line) for line in lines)
+        known = dict(_read_allocation(cache, line, transformer) for line in lines)
     num_layers = sum(heard.order >= 0 for heard in calibration.layers.values())
     with cache.open("a") as file, progress("Planning", total=num_layers, unit="layers") as report:
 
@@ -348,22 +350,29 @@ def _allocation_line(name: str, found: Allocation) -> str:
     return json.dumps(entry)
 
 
-def _read_allocation(cache: Path, line: str) -> tuple[str, Allocation]:
+def _read_allocation(cache: Path, line: str, transformer: nn.Module) -> tuple[str, Allocation]:
     try:
         entry = json.loads(line)
-        return entry["name"], _allocation_of(entry)
-    except (ValueError, KeyError, TypeError) as error:
+        name = str(entry["name"])
+        num_channels = len(transformer.get_parameter(f"{name}.weight"))
+        return name, _allocation_of(entry, num_channels)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{cache} is damaged ({error}, in {line!r:.60}): remove it, and layers are planned "
             "again."
         ) from error
 
 
-def _allocation_of(entry: Mapping[str, Any]) -> Allocation:
+def _allocation_of(entry: Mapping[str, Any], num_channels: int) -> Allocation:
+    widths, kurtosis = entry["widths"], entry["kurtosis"]
+    if not len(widths) == len(kurtosis) == num_channels:
+        raise ValueError(f"{num_channels} widths and kurtoses are needed")
+    if not set(widths) <= set(range(MIN_BITS, MAX_BITS + 1)) or max(widths) - min(widths) > 3:
+        raise ValueError("widths are 1 to 8, at most four in a row")
     return Allocation(
-        widths=torch.tensor(entry["widths"]),
-        kurtosis=torch.tensor(entry["kurtosis"]),
-        share=entry["share"],
-        error=entry["error"],
-        power=entry["power"],
+        widths=torch.tensor(widths, dtype=torch.long),
+        kurtosis=torch.tensor(kurtosis, dtype=torch.float32),
+        share=float(entry["share"]),
+        error=float(entry["error"]),
+        power=float(entry["power"]),
     )

@@ -79,9 +79,10 @@ for _name, _storage, _learns, _relation, _summary in _TABLE:
     )
 
 
+MOST = 2**32 - 1
 LEAST = {
     "num_calibration": 1,
-    "num_rows": 1,
+    "num_rows": 2,
     "num_trajectories": 0,
     "batch_size": 1,
     "rank": 1,
@@ -127,7 +128,7 @@ class Settings:
     rank: int = 32
     smooth: Literal["", "never", "always", "helpful"] = ""
     start: Literal["zero", "error"] = "zero"
-    relation: str = ""
+    relation: Literal["", "none", "joint", "current", "release"] = ""
     window: int = 2
     relation_share: float = 0.1
     relation_tokens: int = 256
@@ -142,9 +143,9 @@ class Settings:
             InputError: If a number is out of its range.
         """
         for name, least in LEAST.items():
-            if not least <= getattr(self, name) < math.inf:
+            if not least <= getattr(self, name) <= MOST:
                 raise InputError(
-                    f"{name} {getattr(self, name)}: give at least {least}.", param=name
+                    f"{name} {getattr(self, name)}: give {least} to {MOST}.", param=name
                 )
         if not 0 < self.learning_rate < math.inf:
             raise InputError(

@@ -3,6 +3,7 @@
 A folder is diffusers' own: config.json with a `quantization_config`, and one or more safetensors.
 """
 
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from core.errors import CheckpointError, InputError
-from quant.formats import tensor_shapes
+from quant.formats import num_inputs, tensor_shapes
 from quant.layers import PackedConv2d, PackedLayer, PackedLinear
 from quant.manifest import LayerFormat, Manifest
 from quant.timesteps import Timesteps, watch_timestep
@@ -49,6 +50,10 @@ def pack_in_place(transformer: nn.Module, manifest: Manifest, where: str) -> Non
             raise CheckpointError(
                 f"{at}.widths counts {num_channels} output channels, the layer has "
                 f"{len(source.weight)}. {_AGAIN}"
+            )
+        if form.rank > (width := num_inputs(source.weight.shape)):
+            raise CheckpointError(
+                f"{at}.rank is {form.rank}, the layer has {width} inputs. {_AGAIN}"
             )
         transformer.set_submodule(name, packed_layer(source, form, timesteps))
     watch_timestep(transformer, timesteps.set)
@@ -117,13 +122,15 @@ def check_names(files: Sequence[Path], found: Iterable[str], transformer: nn.Mod
         CheckpointError: If one is missing, or belongs to nothing.
     """
     here, wanted = set(found), set(transformer.state_dict())
-    folder = files[0].parent
+    where, config = ", ".join(map(str, files)), files[0].parent / "config.json"
     if lacking := sorted(wanted - here):
-        raise CheckpointError(f"{folder} lacks the tensor {lacking[0]}. {_AGAIN}")
+        raise CheckpointError(
+            f"{where} lacks the tensor {lacking[0]}, which {config} asks for. {_AGAIN}"
+        )
     if odd := sorted(here - wanted):
         raise CheckpointError(
-            f"{folder} holds the tensor {odd[0]}, which belongs to no layer of "
-            f"{folder / 'config.json'} (quantization_config.layers). {_AGAIN}"
+            f"{where} holds the tensor {odd[0]}, which belongs to no layer of {config} "
+            f"(quantization_config.layers). {_AGAIN}"
         )
 
 
@@ -190,13 +197,14 @@ def float_tensors(transformer: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def tensors_checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of tensors, their names included, whatever their order.
+def float_checksum(stated: Mapping[str, object], tensors: Mapping[str, Tensor]) -> int:
+    """Return the CRC-32 of what a manifest says and of tensors, in whatever order they come.
 
     Args:
-        tensors: On any device.
+        stated: What `Manifest.stated` returned.
+        tensors: Those that stay in float, by name, on any device.
     """
-    crc = 0
+    crc = zlib.crc32(json.dumps(stated, sort_keys=True).encode())
     for name in sorted(tensors):
         flat = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         crc = zlib.crc32(flat.numpy().tobytes(), zlib.crc32(name.encode(), crc))
@@ -206,7 +214,7 @@ def tensors_checksum(tensors: Mapping[str, Tensor]) -> int:
 def verify_floats(
     found: Mapping[str, Header], layers: Mapping[str, PackedLayer], manifest: Manifest, where: str
 ) -> None:
-    """Compare what stays in float, as the files hold it, with its checksum.
+    """Compare what is said of the whole network, and what stays in float, with the checksum.
 
     Args:
         found: What `read_headers` returned.
@@ -215,21 +223,22 @@ def verify_floats(
         where: The file that the manifest stands in, for messages.
 
     Raises:
-        CheckpointError: If a tensor is not the one that the manifest was written for.
+        CheckpointError: If something is not as it was written.
     """
     tensors: dict[str, Tensor] = {}
-    for name, (file, _, _) in found.items():
-        if not is_stored_part(layers, name):
-            with safe_open(file, framework="pt") as weights:
-                tensors[name] = weights.get_tensor(name)
-    checksum = tensors_checksum(tensors)
-    if checksum != manifest.float_checksum:
-        files = ", ".join(sorted({str(file) for file, _, _ in found.values()}))
+    files = sorted({file for file, _, _ in found.values()})
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a mapping
+                if not is_stored_part(layers, name):
+                    tensors[name] = weights.get_tensor(name)
+    checksum = float_checksum(manifest.stated(), tensors)
+    if checksum != manifest.checksum:
         raise CheckpointError(
-            f"{where}: the tensors that stay in float (biases, norms) have checksum "
-            f"{checksum:08x}, but quantization_config.float_checksum is "
-            f"{manifest.float_checksum:08x}: {files} was damaged or belongs to another "
-            f"checkpoint. {_AGAIN}"
+            f"{where}: quantization_config.checksum is {manifest.checksum:08x}, but "
+            f"{', '.join(manifest.stated())} and the tensors that stay in float (biases, norms) "
+            f"in {', '.join(map(str, files))} have {checksum:08x}: one of them was changed or "
+            f"belongs to another checkpoint. {_AGAIN}"
         )
 
 
@@ -247,9 +256,10 @@ def verify_layers(layers: Mapping[str, PackedLayer], where: str) -> None:
         found = layer.checksum()
         if found != layer.form.checksum:
             raise CheckpointError(
-                f"{where}: the tensors of layer {name!r} have checksum {found:08x}, but "
-                f"quantization_config.layers[{name!r}].checksum is {layer.form.checksum:08x}: the "
-                f"weights were damaged or belong to another checkpoint. {_AGAIN}"
+                f"{where}: quantization_config.layers[{name!r}].checksum is "
+                f"{layer.form.checksum:08x}, but {', '.join(layer.form.stated())} and the tensors "
+                f"of layer {name!r} have {found:08x}: they were damaged or belong to another "
+                f"checkpoint. {_AGAIN}"
             )
         try:
             layer.restore_places()

@@ -1,5 +1,6 @@
 """Networks of our own on disk: safetensors beside a JSON with their shape and what was measured."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -74,3 +75,16 @@ def load_network(
             param=param,
         ) from error
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Return a short name of a network's weights.
+
+    Args:
+        network: Any.
+    """
+    digest = hashlib.sha256()
+    for name, weight in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -139,6 +139,19 @@ def add_variant(
     return home
 
 
+def state_own(checkpoint: Path, name: str, entry: Mapping[str, object]) -> None:
+    """Write the variants.json of a folder with one transformer: how that one paints.
+
+    Args:
+        checkpoint: A diffusers folder.
+        name: What the transformer is called.
+        entry: As for `add_variant`.
+    """
+    own = {"folder": OWN_TRANSFORMER, **entry, "sha256": _digests(checkpoint, [checkpoint])}
+    manifest = {"default": name, "variants": {name: own}}
+    (checkpoint / "variants.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
 def add_preview(checkpoint: Path, preview: Path) -> Path:
     """Put the small autoencoder that decodes previews into a checkpoint.
 
@@ -167,10 +180,10 @@ def check_variant_name(checkpoint: Path, name: str) -> None:
     refuse_no_checkpoint(checkpoint)
     variants = _manifest(checkpoint)["variants"]
     own = {key for key, each in variants.items() if each["folder"] == OWN_TRANSFORMER}
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in own:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name) or name in own:
         raise InputError(
-            f"{name!r} cannot name a variant: use letters, digits, '-', '_' and '.', and not "
-            f"{', '.join(sorted(own))}.",
+            f"{name!r:.80} cannot name a variant: use up to 64 letters, digits, '-', '_' and '.', "
+            f"and not {', '.join(sorted(own))}.",
             param="name",
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import load
 
 from core.errors import CheckpointError
 
@@ -36,6 +37,29 @@ class Progress:
         """
         self.step, self.num_samples = state["step"], state["num_samples"]
         self.hours = state.get("hours", 0.0)
+
+
+def refuse_code(folder: Path) -> None:
+    """Refuse a checkpoint whose files hold more than tensors and plain values.
+
+    accelerate reads the states of registered objects as pickles, which can run any code, and goes
+    on without a word where random states are damaged. Here both are read with weights only first.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        CheckpointError: If a file is damaged, or asks for anything to be called.
+    """
+    for file in sorted((*folder.glob("*.pkl"), *folder.glob("*.bin"))):
+        try:
+            load(file, map_location="meta")
+        except Exception as error:
+            why = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{file} is damaged, or holds more than tensors and plain values ({why}). Remove "
+                f"{folder} to begin anew."
+            ) from error
 
 
 class Checkpoints:
@@ -83,8 +107,9 @@ class Checkpoints:
         if not self._folder.exists():
             return
         try:
+            refuse_code(self._folder)
             self._accelerator.load_state(str(self._folder))
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError, EOFError) as error:
             raise CheckpointError(
                 f"{self._folder} cannot be resumed with this configuration: {error}. "
                 "Use the recipe it was started with, or another run folder."

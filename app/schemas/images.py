@@ -40,7 +40,7 @@ class ImageRequest(RegionalFields):
         json_schema_extra={
             "examples": [
                 {"prompt": PROMPT_EXAMPLE},
-                {"prompt": PROMPT_EXAMPLE, "n": 4, "seed": 7, "steps": 20, "guidance": 4.0},
+                {"prompt": PROMPT_EXAMPLE, "n": 4, "seed": 7, "steps": 4},
             ]
         },
     )

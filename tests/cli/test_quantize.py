@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -23,45 +25,49 @@ def test_methods_are_listed_with_what_they_are():
     assert "round to nearest" in output
 
 
-def test_wrong_words_are_refused_before_any_work(tmp_path):
-    with pytest.raises(UnknownNameError, match="efficientdm"):
-        call("--method", "efficientdn")
-    with pytest.raises(InputError, match="1 to 8 bits, not 9"):
-        call("--weights", 9)
-    with pytest.raises(InputError, match="pattern=bits"):
-        call("--keep", "proj_out")
-    with pytest.raises(UnknownNameError, match="rank"):
-        call("--set", "ranks=3")
-    with pytest.raises(UnknownNameError, match="teacher"):
-        call("teecher")
-    for setting in ("num_calibration=0", "learning_rate=-1", "rank=0", "learning_rate=inf"):
-        with pytest.raises(InputError, match=setting.partition("=")[0]):
-            call("teacher", "--set", setting)
-    with pytest.raises(InputError, match="cannot name a variant"):
-        call("--publish-as", "../elsewhere")
-    with pytest.raises(InputError, match="is a file"):
-        call("--output", __file__)
-    with pytest.raises(InputError, match="holds a pipeline already"):
-        call("--output", "checkpoints/emoji-scenes")
-    (tmp_path / "full" / "notes").mkdir(parents=True)
-    with pytest.raises(InputError, match="is not empty"):
-        call("--output", tmp_path / "full")
-    for option in ("--run-dir", "--output"):
-        with pytest.raises(InputError, match=f"{__file__} is a file"):
-            call(option, f"{__file__}/below")
-    with pytest.raises(InputError, match="would be lost"):
-        call("rdd-4", "--publish-as", "rdd-4")
-    with pytest.raises(InputError, match="cannot name a variant"):
-        call("--publish-as", "")
-    with pytest.raises(InputError, match="relation_share"):
-        call("--set", "relation_share=nan")
-    with pytest.raises(InputError, match="window 5: the model paints in 4 steps"):
-        call("rdd-4", "--set", "window=5")
-    for words in (("--steps", 0), ("--guidance", 0.5), ("--minutes", -1)):
-        assert call(*words).exit_code == 2
-    with pytest.raises(CheckpointError, match="There is no folder"):
-        call("--model", tmp_path / "none")
-    assert not (tmp_path / "runs").exists()
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        (("--method", "efficientdn"), UnknownNameError, "efficientdm"),
+        (("teecher",), UnknownNameError, "teacher"),
+        (("--set", "ranks=3"), UnknownNameError, "rank"),
+        (("--weights", 9), InputError, "1 to 8 bits, not 9"),
+        (("--keep", "proj_out"), InputError, "pattern=bits"),
+        (("--set", "num_calibration=0"), InputError, "num_calibration 0: give 1"),
+        (("--set", "num_rows=1"), InputError, "num_rows 1: give 2"),
+        (("--set", "rank=0"), InputError, "rank 0: give 1"),
+        (("--set", "learning_rate=-1"), InputError, "learning_rate"),
+        (("--set", "learning_rate=inf"), InputError, "learning_rate"),
+        (("--set", "relation_share=nan"), InputError, "relation_share"),
+        (("--set", "seed=99999999999999999999"), InputError, "seed 9+: give 0 to"),
+        (("--set", "relation=foo"), InputError, "relation"),
+        (("--set", "window=5"), InputError, "window 5: the model paints in 4 steps"),
+        (("--prompts", "none.txt"), InputError, "cannot be read as text"),
+        (("--publish-as", "../elsewhere"), InputError, "cannot name a variant"),
+        (("--publish-as", ""), InputError, "cannot name a variant"),
+        (("--publish-as", "x" * 300), InputError, "up to 64 letters"),
+        (("--publish-as", "rdd-4"), InputError, "would be lost"),
+        (("--output", __file__), InputError, "is a file"),
+        (("--output", f"{__file__}/below"), InputError, "is a file"),
+        (("--output", "checkpoints/emoji-scenes"), InputError, "holds a pipeline already"),
+        (("--output", Path(__file__).parent), InputError, "is not empty"),
+        (("--run-dir", f"{__file__}/below"), InputError, "is a file"),
+        (("--run-dir", ""), InputError, "a folder of its own"),
+        (("--model", "none"), CheckpointError, "There is no folder"),
+    ],
+    ids=str,
+)
+def test_wrong_words_are_refused_before_any_work(words, error, says, tmp_path):
+    run_dir = () if "--run-dir" in words else ("--run-dir", tmp_path / "run")
+    variant = () if "teecher" in words else ("rdd-4",)
+    with pytest.raises(error, match=says):
+        call(*variant, *run_dir, *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [("--steps", 0), ("--guidance", 0.5), ("--minutes", -1)])
+def test_numbers_out_of_range_are_wrong_usage(words):
+    assert call(*words).exit_code == 2
 
 
 def test_a_published_variant_is_painted_as_its_parent_is(folder, tmp_path):
@@ -103,8 +109,23 @@ def test_a_run_that_was_killed_amid_a_line_goes_on_and_a_damaged_record_is_named
     *known, last = whole.splitlines()
     assert kept == known
     assert json.loads(again)["name"] == json.loads(last)["name"]
-    plans.write_text(whole.replace('"name"', '"nome"', 1))
-    with pytest.raises(CheckpointError, match=r"allocations\.jsonl is damaged"):
+    first = json.loads(known[0])
+    wrong = (
+        {"nome": first.pop("name")},
+        {"name": "nowhere"},
+        {"widths": first["widths"][1:]},
+        {"widths": [3.5] * len(first["widths"])},
+        {"widths": [9] * len(first["widths"])},
+        {"share": "x"},
+    )
+    for change in wrong:
+        line = json.dumps({"name": json.loads(known[0])["name"]} | first | change)
+        plans.write_text(line + "\n" if "nome" not in change else json.dumps(change) + "\n")
+        with pytest.raises(CheckpointError, match=r"allocations\.jsonl is damaged"):
+            call(*words)
+    plans.write_text(whole)
+    prompts.write_text("a dog\n")
+    with pytest.raises(CheckpointError, match="of a run with other prompts"):
         call(*words)
     (run_dir / "run.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
@@ -112,3 +133,36 @@ def test_a_run_that_was_killed_amid_a_line_goes_on_and_a_damaged_record_is_named
     prompts.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read as text"):
         call(*words)
+
+
+def broken(folder, change, tmp_path):
+    """A copy of a folder whose float transformer's config.json says something else."""
+    copy = Path(shutil.copytree(folder, tmp_path / "broken"))
+    (copy / "variants.json").unlink(missing_ok=True)
+    file = copy / "transformer" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | change))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_layers": 1}, {"num_layers": 9}, {"_class_name": "Bogus"}], ids=str
+)
+def test_a_folder_that_does_not_fit_together_is_refused_by_name(folder, change, tmp_path):
+    copy = broken(folder, change, tmp_path)
+    with pytest.raises(CheckpointError, match=f"{copy}"):
+        call("--model", copy, "--method", "minmax", "--run-dir", tmp_path / "run")
+
+
+def test_a_whole_pipeline_is_written_with_how_it_paints(folder, tmp_path):
+    prompts, output = tmp_path / "prompts.txt", tmp_path / "out"
+    prompts.write_text("a cat\n")
+    done = call(
+        *("--model", folder, "--method", "minmax", "--recipe", "quick", "--steps", 3),
+        *("--set", "num_calibration=2", "--set", "num_rows=16", "--prompts", prompts),
+        *("--guidance", 1, "--run-dir", tmp_path / "run", "--output", output),
+    )
+    assert f"Pipeline: {output}" in done.output
+    info = TextToImage.load(output, device="cpu").info
+    assert (info.variant, info.default_steps, info.default_guidance) == ("low-bit", 3, 1.0)
+    assert info.bits == 4

@@ -25,8 +25,9 @@ from distill.recipes import (
     relational,
     stages_of,
 )
-from distill.teach import teach, weights_digest
+from distill.teach import teach
 from tests.distill.conftest import TINY_QUEUE, TINY_RUN
+from training.networks import weights_digest
 from training.text import new_tokenizer
 
 

@@ -5,7 +5,6 @@ import torch
 
 from core.errors import InputError
 from core.seeding import torch_generator
-from distill.teach import weights_digest
 from evaluation.distance_table import (
     distance_table,
     figures,
@@ -14,6 +13,7 @@ from evaluation.distance_table import (
     teacher_row,
 )
 from evaluation.distances import Distance
+from training.networks import weights_digest
 
 
 def begun(folder, *steps):

@@ -179,10 +179,17 @@ LAYER = "transformer_blocks.0.attn1.to_q"
         (lambda q: q.update(method="mpg"), "method"),
         (lambda q: q["layers"][LAYER].update(smoothed="yes"), "smoothed"),
         (lambda q: q.update(float_layers="proj_out"), "float_layers"),
-        (lambda q: q.pop("float_checksum"), "float_checksum"),
-        (lambda q: q.update(float_checksum="00000000"), "float_checksum"),
+        (lambda q: q.pop("checksum"), "quantization_config.checksum"),
+        (lambda q: q.update(checksum="00000000"), "quantization_config.checksum"),
+        (lambda q: q.update(timesteps=[1 + t for t in q["timesteps"]]), "timesteps"),
+        (lambda q: q.update(precision="w4a8"), "precision"),
+        (lambda q: q.update(float_layers=["nowhere"]), "float_layers"),
+        (lambda q: q["layers"][LAYER].update(widths={"9" * 5000: 32}), "widths"),
+        (lambda q: q["layers"][LAYER].update(widths={"3": True}), "widths"),
+        (lambda q: q["layers"][LAYER].update(rank=10**9), "rank"),
+        (lambda q: q["layers"].pop(LAYER) and q.update(self=1), LAYER),
     ],
-    ids=range(27),
+    ids=range(34),
 )
 def test_a_wrong_field_is_named_with_its_file(folder, change, field):
     edit(folder, change)
@@ -190,6 +197,14 @@ def test_a_wrong_field_is_named_with_its_file(folder, change, field):
         load(folder)
     assert str(folder / "config.json") in caught.value.message
     assert field in caught.value.message
+
+
+def test_input_widths_below_a_byte_cannot_be_changed_either(tiny, tmp_path):
+    network, manifest = packed_copy(tiny, Precision(weights=3, activations=4), MPQ)
+    write_low_bit(network, manifest, tmp_path / "low")
+    edit(tmp_path / "low", lambda q: q["layers"][LAYER].update(activation_bits=5))
+    with pytest.raises(CheckpointError, match=rf"{LAYER}.*activation_bits"):
+        load(tmp_path / "low")
 
 
 def test_channels_of_other_widths_are_noticed_even_where_bytes_fit(folder):
@@ -228,7 +243,7 @@ def test_a_float_tensor_that_was_changed_is_noticed(tensor, folder, written):
     tensors = load_file(written / WEIGHTS)
     tensors[tensor] = tensors[tensor] + 0.5
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"float_checksum.*{WEIGHTS} was damaged"):
+    with pytest.raises(CheckpointError, match=f"quantization_config.checksum .*{WEIGHTS}"):
         load(folder)
 
 
@@ -252,7 +267,7 @@ def test_damaged_and_swapped_weights_are_named(folder, written):
     tensors = load_file(written / WEIGHTS)
     tensors[f"{LAYER}.codes"][0] ^= 1
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"config.json: the tensors of layer '{LAYER}'"):
+    with pytest.raises(CheckpointError, match=f"config.json: .*the tensors of layer '{LAYER}'"):
         load(folder)
     tensors = load_file(written / WEIGHTS)
     twin = LAYER.replace("to_q", "to_k")

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +123,36 @@ def test_checkpoint_of_another_shape_is_refused(run_dir):
     other.roles["student"] = torch.nn.Linear(1, 3)
     with pytest.raises(CheckpointError, match="cannot be resumed"):
         run(other, line_batch, line_config(4), run_dir)
+
+
+class Evil:
+    """What a stranger may have put into a checkpoint."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return Path.touch, (self.witness,)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs(run_dir, tmp_path):
+    run(LineMethod(), line_batch, line_config(2), run_dir)
+    witness = tmp_path / "it-ran"
+    torch.save(Evil(witness), run_dir / "checkpoint" / "custom_checkpoint_0.pkl")
+    with pytest.raises(CheckpointError, match="damaged, or holds more than tensors"):
+        run(LineMethod(), line_batch, line_config(4), run_dir)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["custom_checkpoint_0.pkl", "random_states_0.pkl", "optimizer.bin"]
+)
+def test_a_truncated_checkpoint_is_named(name, run_dir):
+    run(LineMethod(), line_batch, line_config(2), run_dir)
+    file = run_dir / "checkpoint" / name
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+        run(LineMethod(), line_batch, line_config(4), run_dir)
 
 
 def test_killed_between_two_renames_resumes_from_the_old_checkpoint(run_dir):
