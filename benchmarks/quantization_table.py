@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.devices import best_device
+from core.errors import CheckpointError
 from core.recipes import configured
 from distill.captioned import load_teacher, unseen_scenes
 from distill.features import FeatureNetwork, load_classifier
@@ -37,6 +38,7 @@ from quant.quantize import Task, prepare, quantize
 from quant.recipes import METHODS, SETTINGS, Settings, storage_of
 from quant.store import storage
 from quant.trajectory import Sampling, sample
+from training.networks import weights_digest
 from training.recorders import save_grid
 
 Row = Mapping[str, Any]
@@ -97,9 +99,10 @@ def measure_table(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     bench = _Bench(model, variant, load_classifier(feature_dir), cells)
+    _refuse_another_parent(run_dir, weights_digest(bench.pipeline.transformer))
     float_row = bench.float_row(run_dir)
     rows: dict[str, object] = {"space": space_name(bench.network), "float": float_row}
-    figures: dict[str, object] = {"float_distance": float_row["frechet"]["value"]}
+    figures: dict[str, object] = dict(_ends("float_distance", Distance(**float_row["frechet"])))
     figures |= {"kernel_float": float_row["kernel"]} | _shares("float", [float_row])
     figures["table_runs"] = len(cells.seeds)
     if cells.published is not None:
@@ -117,6 +120,22 @@ def measure_table(
     if picture is not None:
         bench.draw(picture, run_dir)
     return figures
+
+
+def _refuse_another_parent(run_dir: Path, weights: str) -> None:
+    """Cells that are kept are compared with one float model.
+
+    Raises:
+        CheckpointError: If they are of another one.
+    """
+    file = run_dir / "parent.json"
+    begun = json.loads(file.read_text()) if file.is_file() else weights
+    if begun != weights:
+        raise CheckpointError(
+            f"{run_dir} holds cells of another float model ({begun}, now {weights}): give another "
+            "--run-dir."
+        )
+    file.write_text(json.dumps(weights))
 
 
 def _ends(name: str, found: Distance | Mean | Rate) -> dict[str, float | None]:
