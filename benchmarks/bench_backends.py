@@ -213,7 +213,9 @@ def _memory_mb(name: str, subject: Subject, steps: int) -> tuple[float | None, f
         first, second = _pictures(steps)[:2]
         present[name].paint(first)
         painted = present[name].paint(second)
-        return round(painted.resident_mb), round(painted.peak_mb)
+        # The kernel notes the peak now and then: what is held now may be a little more.
+        peak_mb = max(painted.peak_mb, painted.resident_mb)
+        return round(painted.resident_mb), round(peak_mb)
 
 
 def _levels(
