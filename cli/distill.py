@@ -9,7 +9,7 @@ import typer
 
 from cli import distill_cifar10
 from cli.examples import examples
-from cli.students import is_main_process, show_table, steps_from, tell
+from cli.students import is_main_process, keep_distances, show_table, steps_from, tell
 from core.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,11 +133,12 @@ def _command(method: str) -> Callable[..., None]:
         from distill.captioned import features_of, ground_of, latents_of, load_student, load_teacher
         from distill.recipes import WAYS, loop_of, method_maker, recipe_settings, stages_of
         from distill.teach import teach
+        from training.networks import weights_digest
 
         counts = steps_from(steps)
         settings = recipe_settings(recipe, changes or [], method=method, ablation=ablation)
         stages = stages_of(method, counts, settings)
-        _check_default(default, counts)
+        _check_default(default, counts, publish=publish)
         checkpoint = open_teacher(model, teacher)
         networks = load_teacher(checkpoint.root, checkpoint.transformer)
         earlier = None if start_from is None else load_student(networks, start_from)
@@ -158,7 +159,11 @@ def _command(method: str) -> Callable[..., None]:
             method_maker(method, ground, settings, network),
             loop_of(settings, minutes=minutes),
             home,
-            settings={"method": method, "features": chosen, **asdict(settings)},
+            settings={
+                "method": method,
+                "features": None if network is None else weights_digest(network),
+                **asdict(settings),
+            },
             start_from=earlier,
         )
         tell(students, len(stages), home)
@@ -259,11 +264,13 @@ def table(
 
     from distill.captioned import load_teacher, paint_latents, unseen_scenes
     from distill.features import load_classifier
-    from evaluation.distance_table import distance_table, figures, runs_from, teacher_row
+    from evaluation.distance_table import distance_table, runs_from, teacher_row
     from evaluation.distances import features as features_of
     from evaluation.distances import space_name
-    from evaluation.record import merge
+    from evaluation.record import check_output
+    from training.networks import load_like
 
+    check_output(output)
     runs, network = runs_from(run), load_classifier(features)
     checkpoint = open_teacher(model, teacher)
     networks = load_teacher(checkpoint.root, checkpoint.transformer)
@@ -294,12 +301,10 @@ def table(
     measured = taught | distance_table(
         runs,
         real,
-        lambda folder, steps: painted(PixArtTransformer2DModel.from_pretrained(folder), steps),
+        lambda folder, steps: painted(load_like(networks.transformer, folder, param="run"), steps),
     )
     show_table(f"{num_pictures} unseen scenes, features {space_name(network)}", measured)
-    if output is not None:
-        merge(output, figures("scenes", measured), module="cli.main")
-        typer.echo(f"Merged into {output}")
+    keep_distances(output, "scenes", measured, space_name(network))
 
 
 def open_teacher(model: str, variant: str | None) -> "Checkpoint":
@@ -346,6 +351,8 @@ def publish_students(
 ) -> None:
     """Add students to the checkpoint that they came from, as "METHOD-STEPS".
 
+    What they took to teach counts that of the students before them in the chain.
+
     Args:
         method: How they were taught.
         students: Finished.
@@ -354,19 +361,25 @@ def publish_students(
     """
     from training.publish import add_variant
 
+    depth = checkpoint.info.region_defaults.depth
+    told = depth if isinstance(depth, str) else [asdict(rule) for rule in depth]
+    regions = {"depth": told, "window": [0.0, 1.0]}
+    num_samples, hours = 0, 0.0
     for student in students:
         name = f"{method}-{student.num_steps}"
+        num_samples, hours = num_samples + student.num_samples, hours + student.hours
         entry = {
             "steps": student.num_steps,
             "guidance": 1.0,
             "scheduler": "ddim",
+            "regions": regions,  # so few steps need all of them to follow regions
             "bits": 32,
             "parent": checkpoint.info.variant,
             "method": method,
             "data": "emoji scenes, split train",
             "metrics": {
-                "samples_seen": student.num_samples,
-                "train_hours": round(student.hours, 2),
+                "samples_seen": num_samples,
+                "train_hours": round(hours, 2),
             },
         }
         is_default = student.num_steps == default
@@ -374,7 +387,9 @@ def publish_students(
         typer.echo(f"Published as variant {name} of {checkpoint.root}")
 
 
-def _check_default(default: int | None, steps: tuple[int, ...]) -> None:
+def _check_default(default: int | None, steps: tuple[int, ...], *, publish: bool) -> None:
+    if default is not None and not publish:
+        raise InputError("--default says what is served: give --publish, too.", param="default")
     if default is not None and default not in steps:
         raise InputError(
             f"--default {default} is none of the students' steps: {steps}.", param="default"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.examples import examples
-from cli.students import show_table, steps_from, tell
+from cli.students import keep_distances, show_table, steps_from, tell
 
 app = typer.Typer(
     help="The second ground: photos of 32 x 32 pixels, given as a file of JPEGs.",
@@ -25,6 +25,15 @@ NumPhotos = Annotated[
     int | None, typer.Option(min=1, help="Use the first so many photos only.", show_default="all")
 ]
 RUNS = Path("runs/cifar10")
+
+
+Inception = Annotated[
+    Path | None,
+    typer.Option(
+        help="Measure in Inception's space instead: the file inception-2015-12-05.pt of "
+        "StyleGAN's metrics."
+    ),
+]
 
 
 @app.command(
@@ -139,6 +148,7 @@ def student(
         stages_of,
     )
     from distill.teach import teach
+    from training.networks import weights_digest
 
     way = WAYS.get(method, param="method")
     settings = recipe_settings(
@@ -159,7 +169,12 @@ def student(
         method_maker(method, ground, settings, network),
         loop_of(settings, minutes=minutes),
         home,
-        settings={"method": method, **asdict(settings)},
+        settings={
+            "method": method,
+            "features": None if network is None else weights_digest(network),
+            "photos": source.digest,
+            **asdict(settings),
+        },
     )
     tell(students, len(stages), home)
 
@@ -182,13 +197,7 @@ def table(
     num_pictures: Annotated[
         int, typer.Option(min=2, help="Pictures of each student, and real ones.")
     ] = 10_000,
-    inception: Annotated[
-        Path | None,
-        typer.Option(
-            help="Measure in Inception's space instead: the file inception-2015-12-05.pt of "
-            "StyleGAN's metrics."
-        ),
-    ] = None,
+    inception: Inception = None,
     output: Annotated[Path | None, typer.Option(help="Merge the figures into this file.")] = None,
 ) -> None:
     """Measure students of several methods, steps and seeds against the same real photos."""
@@ -199,15 +208,19 @@ def table(
     from distill.features import load_classifier
     from distill.noise import NoiseSchedule
     from distill.photos import PixelSource
-    from evaluation.distance_table import distance_table, figures, runs_from, teacher_row
+    from evaluation.distance_table import distance_table, runs_from, teacher_row
     from evaluation.distances import features as features_of
     from evaluation.distances import space_name
     from evaluation.inception import InceptionFeatures
-    from evaluation.record import merge
+    from evaluation.record import check_output
 
+    check_output(output)
     runs, source = runs_from(run), PixelSource(data, batch_size=1)
+    source.check_count(num_pictures)
     network = load_classifier(features) if inception is None else InceptionFeatures(inception)
-    real = features_of(network, source.first(num_pictures)["pixels"])
+    photos = source.first(num_pictures)["pixels"]
+    network.check(photos)
+    real = features_of(network, photos)
     noise = NoiseSchedule(pixel_schedule())
 
     def painted(unet: UNet2DModel, num_steps: int, guidance: float = 1.0) -> torch.Tensor:
@@ -228,7 +241,5 @@ def table(
     students = distance_table(runs, real, lambda folder, steps: painted(load_unet(folder), steps))
     measured = taught | students
     show_table(f"{num_pictures} photos, features {space_name(network)}", measured)
-    if output is not None:
-        ground = "cifar10" if inception is None else "cifar10_inception"
-        merge(output, figures(ground, measured), module="cli.main")
-        typer.echo(f"Merged into {output}")
+    ground = "cifar10" if inception is None else "cifar10_inception"
+    keep_distances(output, ground, measured, space_name(network))

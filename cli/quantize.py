@@ -168,7 +168,8 @@ def _find(model: str, variant: str | None) -> _Source:
 def _check_places(
     model: str, parent: str, publish_as: str | None, output: Path | None, run_dir: Path
 ) -> None:
-    from quant.publish import check_new_folder, make_folder, refuse_file
+    from core.folders import make_folder, refuse_file
+    from quant.publish import check_new_folder
 
     if run_dir == Path():
         raise InputError("A run needs a folder of its own: name one.", param="run_dir")

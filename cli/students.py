@@ -73,3 +73,26 @@ def show_table(
         for num_steps, (frechet, kernel) in by_steps.items():
             shown.add_row(method, str(num_steps), str(frechet), str(kernel))
     Console().print(shown)
+
+
+def keep_distances(
+    output: Path | None,
+    ground: str,
+    measured: "Mapping[str, Mapping[int, tuple[Distance, Distance]]]",
+    space: str,
+) -> None:
+    """Merge distances into a file of figures, with the name of the space that they are of.
+
+    Args:
+        output: The file; None keeps nothing.
+        ground: "scenes", "cifar10" or "cifar10_inception".
+        measured: What `distance_table` returned.
+        space: Name of the feature space.
+    """
+    from evaluation.distance_table import figures
+    from evaluation.record import merge
+
+    if output is not None:
+        named = {**figures(ground, measured), f"{ground}_space": space}
+        merge(output, named, module="cli.main")
+        typer.echo(f"Merged into {output}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ from training.data import (
     encoder_name,
 )
 from training.method import Batch, Source
+from training.networks import load_like
+from training.recorders import read_record
 
 MAX_UNKNOWN_SHARE = 0.5
 
@@ -90,6 +92,13 @@ def load_teacher(checkpoint: Path, transformer: Path) -> Teacher:
     Raises:
         CheckpointError: If it needs more than words, or cannot be read.
     """
+    config = transformer / "config.json"
+    if config.is_file() and "quantization_config" in read_record(config):
+        raise CheckpointError(
+            f"{config} has a quantization_config: low-bit weights cannot teach. Name their float "
+            "parent.",
+            param="from",
+        )
     try:
         schedule = json.loads((checkpoint / "scheduler" / "scheduler_config.json").read_text())
         kind = json.loads((checkpoint / "vae" / "config.json").read_text())["_class_name"]
@@ -132,24 +141,8 @@ def load_student(teacher: Teacher, folder: Path) -> PixArtTransformer2DModel:
     way_out = "Give the folder of a student, such as runs/distill-rdd/8-steps/student."
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json. {way_out}", param="start_from")
-    try:
-        student = PixArtTransformer2DModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True
-        )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} holds no transformer to start from ({error}). {way_out}", param="start_from"
-        ) from error
-    shapes = [
-        {name: weight.shape for name, weight in network.state_dict().items()}
-        for network in (student, teacher.transformer)
-    ]
-    if shapes[0] != shapes[1]:
-        raise CheckpointError(
-            f"{folder} is no student of this teacher: its weights have other shapes.",
-            param="start_from",
-        )
-    return student.eval()
+    network = load_like(teacher.transformer, folder, param="start_from")
+    return cast("PixArtTransformer2DModel", network).eval()
 
 
 def latents_of(

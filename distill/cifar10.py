@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.errors import CheckpointError, InputError
+from core.recipes import AMOUNT, COUNT, RATE, SEED, check_ranges
 from distill.noise import NoiseSchedule
 from distill.photos import PixelSource
 from distill.sampling import sample
@@ -21,7 +23,7 @@ from training.autoencoder import to_images
 from training.loop import LoopConfig, run
 from training.method import Batch, Method, Phase, Sampler, StepOutput
 from training.optimizers import OptimizerConfig
-from training.recorders import save_grid, write_run_record
+from training.recorders import claim_folder, save_grid
 from training.teacher import new_scheduler
 
 NO_CLASS_SHARE = 0.1
@@ -56,10 +58,22 @@ class PixelTeacherRecipe:
     learning_rate: float = 3e-4
     warmup_steps: int = 200
     ema_decay: float = 0.9995
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "no"] = "auto"
     save_every: int = 500
     sample_every: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed, by the setting's name.
+
+        Raises:
+            InputError: If a number is out of its range, or the width no multiple of 8.
+        """
+        counts = ("num_steps", "batch_size", "num_layers", "save_every", "sample_every")
+        rest = {"patch_px": (1, 4), "warmup_steps": AMOUNT, "learning_rate": RATE, "seed": SEED}
+        check_ranges(self, dict.fromkeys(counts, COUNT) | rest | {"ema_decay": (0.0, 1.0)})
+        if self.width < 8 or self.width % 8:
+            raise InputError(f"width {self.width}: give a multiple of 8.", param="set.width")
 
 
 PIXEL_TEACHER_RECIPES: dict[str, PixelTeacherRecipe] = {
@@ -242,13 +256,21 @@ def pixel_ground(unet: UNet2DModel, source: PixelSource) -> Ground:
         source: Photos and labels.
 
     Raises:
-        InputError: If the teacher knows another number of classes than the photos have.
+        InputError: If the photos have another size, or another number of classes, than the
+            teacher knows.
     """
     task, schedule = pixel_task(unet), pixel_schedule()
     if task.num_classes != len(source.names):
         raise InputError(
             f"The teacher knows {task.num_classes} classes, the photos have {len(source.names)}: "
             "give the photos that it was trained on.",
+            param="data",
+        )
+    shape = tuple(source.first(1)["pixels"].shape[2:])
+    if shape != (PICTURE_PX, PICTURE_PX):
+        raise InputError(
+            f"The photos are {shape[1]} x {shape[0]} pixels, the teacher paints {PICTURE_PX} x "
+            f"{PICTURE_PX}: scale them.",
             param="data",
         )
 
@@ -273,12 +295,14 @@ def load_unet(folder: Path) -> UNet2DModel:
     Raises:
         CheckpointError: If there is none.
     """
+    way_out = "Train one: fewstroke distill cifar10 teacher"
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json. {way_out}", param="teacher")
     try:
         return UNet2DModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{folder} holds no UNet ({error}). Train one: fewstroke distill cifar10 teacher",
-            param="teacher",
+            f"{folder} holds no UNet ({error}). {way_out}", param="teacher"
         ) from error
 
 
@@ -321,7 +345,7 @@ def train_pixel_teacher(
         seed=settings.seed,
         time_limit_s=None if minutes is None else 60 * minutes,
     )
-    write_run_record(run_dir, {**asdict(settings), "loop": asdict(loop)})
+    claim_folder(run_dir, asdict(settings))
     run(
         PixelTeacherMethod(unet, NoiseSchedule(schedule), task),
         source,

@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from core.recipes import COUNT, RATE, SEED, check_ranges
 from distill.features import Classifier, ClassifierShape, save_classifier
 from scenes.layout import NUM_COLOR_CLASSES, NUM_NOUN_CLASSES
 from training.data import LAYOUT_CELLS
 from training.loop import LoopConfig, run
 from training.method import Batch, Method, Phase, Source, StepOutput
 from training.optimizers import OptimizerConfig
-from training.recorders import write_run_record
+from training.recorders import claim_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +46,16 @@ class ClassifierRecipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     save_every: int = 250
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "no"] = "auto"
     noise: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed, by the setting's name."""
+        counts = ("num_steps", "batch_size", "num_scenes", "width", "num_blocks", "save_every")
+        shares = {"weight_decay": (0.0, 1.0), "noise": (0.0, 100.0)}
+        rest = {"learning_rate": RATE, "seed": SEED}
+        check_ranges(self, dict.fromkeys(counts, COUNT) | shares | rest)
 
 
 CLASSIFIER_RECIPES: dict[str, ClassifierRecipe] = {
@@ -90,7 +98,7 @@ def train_classifier(
         seed=settings.seed,
         time_limit_s=None if minutes is None else 60 * minutes,
     )
-    write_run_record(run_dir, {**asdict(settings), "loop": asdict(loop)})
+    claim_folder(run_dir, asdict(settings))
     method = ClassifierMethod(classifier, latent_scale=latent_scale, noise=settings.noise)
     done = run(method, source, loop, run_dir)
     pictures: Tensor = held_out["latents" if "latents" in held_out else "pixels"] * latent_scale

@@ -278,7 +278,7 @@ def load_named(name: str) -> FeatureNetwork:
     module, _, function = name.partition(":")
     try:
         network = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
             f"{name!r} names no function that can be imported ({error}): give module:function.",
             param="features",

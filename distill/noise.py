@@ -28,8 +28,8 @@ class NoiseSchedule(nn.Module):
         num_times: Times from clean to pure noise, 1000 as a rule.
 
     Raises:
-        CheckpointError: If the model predicts something else than velocity, or spaces its steps
-            otherwise than from pure noise on: one step from there has nothing to say.
+        CheckpointError: If the model predicts something else than velocity, or its steps do not
+            begin at pure noise: one step from there has nothing to say.
 
     Source:
         Salimans and Ho, arXiv 2202.00512, appendix D; Lin et al., arXiv 2305.08891, section 3.
@@ -55,6 +55,12 @@ class NoiseSchedule(nn.Module):
                 param="scheduler.timestep_spacing",
             )
         kept = DDIMScheduler.from_config(dict(config)).alphas_cumprod.double()
+        if kept[-1] > 1e-6:
+            raise CheckpointError(
+                "The teacher's schedule does not end in pure noise, where a student starts: set "
+                "rescale_betas_zero_snr to true and train it so.",
+                param="scheduler.rescale_betas_zero_snr",
+            )
         # One more entry at the end, which index -1 finds: the clean picture, exactly.
         shares = torch.cat([kept, torch.ones(1, dtype=kept.dtype)])
         self.num_times = len(kept)

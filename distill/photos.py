@@ -4,15 +4,17 @@ The file is an `.npz` of JPEGs: keys `jpeg` (all files on end), `offset` (where 
 the end), `label` and `name`.
 """
 
+import hashlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, InputError
 from core.seeding import numpy_generator
 from training.autoencoder import to_tensor
 from training.method import Batch
@@ -31,6 +33,8 @@ class PixelSource:
 
     Attributes:
         names: What the classes are called.
+        num_pictures: How many are drawn from.
+        digest: Short name of what the file holds.
 
     Raises:
         CheckpointError: If the file is missing or of another make.
@@ -46,18 +50,23 @@ class PixelSource:
         shifts_px: int = 0,
         num_pictures: int | None = None,
     ) -> None:
+        self._path = path
         try:
             with np.load(path, allow_pickle=False) as file:
                 self._bytes, self._offsets = file["jpeg"], file["offset"]
                 self._labels = file["label"].astype(np.int64)
                 self.names = [str(name) for name in file["name"]]
-        except (OSError, KeyError, ValueError) as error:
+                _check_photos(self._bytes, self._offsets, self._labels, len(self.names))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            why = str(error) if isinstance(error, KeyError) or path.suffix == ".npz" else "no .npz"
             raise CheckpointError(
-                f"{path} is no file of JPEGs ({error}): give one with the keys jpeg, offset, "
+                f"{path} is no file of JPEGs ({why}): give an .npz with the keys jpeg, offset, "
                 "label and name.",
                 param="data",
             ) from error
         self.num_pictures = min(len(self._labels), num_pictures or len(self._labels))
+        content = self._bytes.tobytes() + self._labels.tobytes()
+        self.digest = hashlib.sha256(content).hexdigest()[:16]
         self._batch_size, self._seed = batch_size, seed
         self._flips, self._shifts_px = flips, shifts_px
 
@@ -75,6 +84,21 @@ class PixelSource:
             "labels": torch.from_numpy(self._labels[rows]),
         }
 
+    def check_count(self, count: int) -> None:
+        """Refuse to be asked for more pictures than there are.
+
+        Args:
+            count: How many are wanted.
+
+        Raises:
+            InputError: If there are fewer.
+        """
+        if count > self.num_pictures:
+            raise InputError(
+                f"{count} pictures are wanted, {self._path} holds {self.num_pictures}.",
+                param="num_pictures",
+            )
+
     def first(self, count: int) -> Batch:
         """Return the first pictures of the file as they are.
 
@@ -89,7 +113,13 @@ class PixelSource:
 
     def _decode(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         data = self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
-        return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+        try:
+            return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self._path}: picture {row} is no JPEG ({error}): copy the file again.",
+                param="data",
+            ) from error
 
     def _varied(
         self, picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
@@ -103,3 +133,19 @@ class PixelSource:
             top, left = rng.integers(0, 2 * far + 1, size=2)
             picture = padded[top : top + height, left : left + width]
         return picture
+
+
+def _check_photos(data: Any, offsets: Any, labels: Any, num_classes: int) -> None:  # noqa: ANN401
+    """Refuse arrays that do not belong together.
+
+    Raises:
+        ValueError: If one does not fit; it says which.
+    """
+    if data.dtype != np.uint8 or data.ndim != 1:
+        raise ValueError("jpeg must be a row of bytes")
+    if labels.ndim != 1 or not len(labels) or not ((labels >= 0) & (labels < num_classes)).all():
+        raise ValueError(f"label must name one of the {num_classes} classes for each picture")
+    if offsets.shape != (len(labels) + 1,) or (np.diff(offsets) <= 0).any():
+        raise ValueError("offset must rise, one more than there are pictures")
+    if offsets[0] < 0 or offsets[-1] > len(data):
+        raise ValueError("offset reaches beyond the bytes of jpeg")

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from core.errors import InputError
-from core.recipes import configured
+from core.recipes import AMOUNT, COUNT, RATE, SEED, WEIGHT, check_ranges, configured
 from core.registry import Registry
 from distill.features import FeatureNetwork
 from distill.methods.consistency import ConsistencyMethod
@@ -73,12 +73,12 @@ class StudentRecipe:
     guidance_rescale: float = 0.7
     chained_guidance: float = 1.0
     own_path: float = 0.0
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 3e-4
     muon_learning_rate: float = 3e-4
     warmup_steps: int = 100
     ema_decay: float = 0.995
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "no"] = "auto"
     save_every: int = 250
     sample_every: int = 500
     compiles: bool = False
@@ -93,9 +93,30 @@ class StudentRecipe:
     capacity: int = 20_000
     num_contrasts: int = 4096
     num_fresh: int = 128
-    queue: str = "paper"
+    queue: Literal["paper", "release"] = "paper"
     critic_steps: int = 2
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed, by the setting's name."""
+        check_ranges(self, RANGES)
+
+
+RANGES = {
+    **dict.fromkeys(
+        (
+            *("num_steps", "batch_size", "num_scenes", "teacher_steps", "save_every"),
+            *("sample_every", "capacity", "num_contrasts", "num_fresh", "critic_steps"),
+        ),
+        COUNT,
+    ),
+    **dict.fromkeys(("first_num_steps", "warmup_steps"), AMOUNT),
+    **dict.fromkeys(("learning_rate", "muon_learning_rate"), RATE),
+    **dict.fromkeys(("guidance", "chained_guidance"), (1.0, 100.0)),
+    **dict.fromkeys(("guidance_rescale", "own_path", "ema_decay"), (0.0, 1.0)),
+    **dict.fromkeys(("squared", "cfd", "intra", "memory"), WEIGHT),
+    **dict.fromkeys(("cfd_temperature", "temperature", "contrast_temperature"), (1e-3, 1e3)),
+    "seed": SEED,
+}
 
 # "paper" keeps the published weights: features and relations alone, no squared error.
 RECIPES: dict[str, StudentRecipe] = {

@@ -126,6 +126,11 @@ def _check(steps: Sequence[int], teacher_steps: int, guidance: float, num_times:
             f"Steps {list(steps)} do not fall: list students from many steps to few, each once.",
             param="steps",
         )
+    if steps[0] >= num_times:
+        raise InputError(
+            f"Steps {steps[0]}: a student takes fewer than the {num_times} times of the schedule.",
+            param="steps",
+        )
     if not steps[0] < teacher_steps <= num_times:
         raise InputError(
             f"A teacher of {teacher_steps} steps: give more than the student's {steps[0]} and at "

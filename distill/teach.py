@@ -15,14 +15,15 @@ from torch import nn
 
 from core.devices import best_device
 from core.errors import CheckpointError
+from core.folders import make_folder, refuse_file
 from distill.noise import NoiseSchedule
 from distill.stages import Stage
 from distill.student import StudentMethod
 from distill.tasks import Task
 from training.loop import LoopConfig, run
 from training.method import Sampler, Source
-from training.networks import weights_digest
-from training.recorders import write_run_record
+from training.networks import load_like, weights_digest
+from training.recorders import read_record, write_run_record
 
 MakeMethod = Callable[[nn.Module, nn.Module, Stage], StudentMethod]
 
@@ -119,7 +120,7 @@ def teach(
             )
             _keep_student(network, student)
         else:
-            network = type(ground.teacher).from_pretrained(student.folder, use_safetensors=True)
+            network = load_like(ground.teacher, student.folder, param="run_dir")
         finished.append(student)
         before = network
     return finished
@@ -149,15 +150,17 @@ def _keep_plan(
         **settings,
     }
     text = json.dumps(plan, indent=2, default=str) + "\n"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir, param="run_dir")
     file = run_dir / "plan.json"
     if not file.exists():
         processes().wait_for_everyone()
         if processes().is_main_process:
             write_run_record(run_dir, plan)
-            file.write_text(text)
+            fresh = file.with_suffix(".new")
+            fresh.write_text(text)
+            fresh.replace(file)
         return
-    begun, asked = _deciding(json.loads(file.read_text())), json.loads(text)
+    begun, asked = _deciding(read_record(file)), json.loads(text)
     changed = sorted(name for name in {*begun, *asked} if begun.get(name) != asked.get(name))
     if changed:
         raise CheckpointError(
@@ -186,17 +189,21 @@ def _keep_student(network: ModelMixin, student: Student) -> None:
 
 
 def _finished(home: Path, stage: Stage, teacher: ModelMixin) -> Student | None:
+    refuse_file(home, param="run_dir")
     folder = home / "student"
-    if not (folder / "student.json").is_file():
+    if not folder.is_dir():
         return None
-    record = json.loads((folder / "student.json").read_text())
-    if not (folder / "config.json").is_file():
+    if not (folder / "student.json").is_file() or not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{folder} holds no {type(teacher).__name__}: remove {home} to teach it again."
+            f"{folder} is no whole {type(teacher).__name__}: remove {home} to teach it again.",
+            param="run_dir",
         )
-    return Student(
-        num_steps=stage.num_steps,
-        folder=folder,
-        num_samples=int(record["num_samples"]),
-        hours=float(record["hours"]),
-    )
+    record = read_record(folder / "student.json")
+    try:
+        num_samples, hours = int(record["num_samples"]), float(record["hours"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / 'student.json'} is damaged ({error}): remove {home} to teach it again.",
+            param="run_dir",
+        ) from error
+    return Student(num_steps=stage.num_steps, folder=folder, num_samples=num_samples, hours=hours)

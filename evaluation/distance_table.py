@@ -1,17 +1,18 @@
 """Students of several methods, step counts and seeds, as distances from the same real pictures."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from core.errors import InputError
+from core.errors import CheckpointError, InputError
 from core.progress import track
 from distill.stages import Stage
 from evaluation.distances import Distance, frechet_distance, kernel_distance
 from evaluation.intervals import mean_interval
 from training.networks import weights_digest
+from training.recorders import read_record
 
 # What a method is called in the record of figures.
 SHORT_NAMES: Mapping[str, str] = {"progressive": "pd", "rcfd": "rcfd", "rdd": "rdd"}
@@ -27,17 +28,43 @@ def runs_from(choices: Sequence[str]) -> dict[str, list[Path]]:
         choices: METHOD=FOLDER, as the command takes them.
 
     Raises:
-        InputError: If one has another form, or its folder was never begun.
+        InputError: If one has another form or is given twice. A folder that holds no student of
+            that method is refused by name, too.
     """
     runs: dict[str, list[Path]] = {}
     for choice in choices:
         method, equals, folder = choice.partition("=")
         if not equals or not method:
             raise InputError(f"{choice!r} is not of the form METHOD=FOLDER.", param="run")
-        if not (Path(folder) / "plan.json").is_file():
-            raise InputError(f"{folder} holds no distillation: it has no plan.json.", param="run")
+        _check_run(method, Path(folder))
+        if Path(folder).resolve() in (each.resolve() for each in chain(*runs.values())):
+            raise InputError(f"{folder} is named twice: give each run once.", param="run")
         runs.setdefault(method, []).append(Path(folder))
     return runs
+
+
+def _check_run(method: str, folder: Path) -> None:
+    if not (folder / "plan.json").is_file():
+        raise InputError(f"{folder} holds no distillation: it has no plan.json.", param="run")
+    plan = read_record(folder / "plan.json")
+    if not plan.get("teacher") or not plan.get("stages"):
+        raise CheckpointError(f"{folder / 'plan.json'} names no teacher or no stages.", param="run")
+    if plan.get("method", method) != method:
+        raise InputError(
+            f"{folder} was taught by {plan['method']}, not by {method}: write "
+            f"{plan['method']}={folder}.",
+            param="run",
+        )
+    if not _students(folder):
+        raise InputError(f"{folder} holds no finished student.", param="run")
+
+
+def _students(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and folder of each finished student of a run."""
+    found = [
+        (each.parent.name.removesuffix("-steps"), each) for each in folder.glob("*-steps/student")
+    ]
+    return sorted((int(steps), each) for steps, each in found if steps.isdecimal())
 
 
 def distance_table(
@@ -55,14 +82,13 @@ def distance_table(
         the mean over runs (Student's t, 95 %); with one run it is that run's own.
     """
     found = [
-        (method, student)
+        (method, num_steps, student)
         for method, folders in runs.items()
         for folder in folders
-        for student in sorted(folder.glob("*-steps/student"))
+        for num_steps, student in _students(folder)
     ]
     measured: dict[str, dict[int, list[tuple[Distance, Distance]]]] = {}
-    for method, student in track(found, "Measuring students", unit="students"):
-        num_steps = int(student.parent.name.partition("-")[0])
+    for method, num_steps, student in track(found, "Measuring students", unit="students"):
         painted = paint(student, num_steps)
         pair = (frechet_distance(real, painted), kernel_distance(real, painted))
         measured.setdefault(method, {}).setdefault(num_steps, []).append(pair)
@@ -93,7 +119,7 @@ def teacher_row(
         folder: (plan["teacher"], plan["stages"][0])
         for folders in runs.values()
         for folder in folders
-        for plan in [json.loads((folder / "plan.json").read_text("utf-8"))]
+        for plan in [read_record(folder / "plan.json")]
     }
     name, stage = weights_digest(teacher), next(iter(told.values()))[1]
     same = ("teacher_steps", "guidance", "guidance_rescale")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.errors import InputError
+from core.errors import InputError, NumericsError
 from core.seeding import torch_generator
 from distill.features import Classifier, FeatureNetwork
 from training.networks import weights_digest
@@ -156,6 +156,11 @@ def _frechet(real: Tensor, painted: Tensor) -> float:
 
 
 def _check(real: Tensor, painted: Tensor) -> None:
+    for name, features_ in (("real", real), ("painted", painted)):
+        if not torch.isfinite(features_).all():
+            raise NumericsError(
+                f"Features of {name} pictures are not finite: what painted them is broken."
+            )
     if min(len(real), len(painted)) < 2:
         raise InputError(
             f"{len(real)} real and {len(painted)} painted pictures: a distance needs at least 2 "

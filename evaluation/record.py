@@ -7,8 +7,34 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from core.devices import machine_description
+from core.errors import InputError
+from core.folders import make_folder
+
+
+def check_output(output: Path | None) -> None:
+    """Refuse, before anything is measured, a file that figures cannot be merged into.
+
+    Args:
+        output: The file; it need not be there. None is fine.
+    """
+    if output is None:
+        return
+    make_folder(output.parent, param="output")
+    if output.exists():
+        _known(output)
+
+
+def _known(output: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(output.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{output} holds no figures ({error}).", param="output") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{output} holds no JSON object: name another file.", param="output")
+    return found
 
 
 def merge(
@@ -26,7 +52,7 @@ def merge(
         module: The module that was run, as `python -m` names it.
         arguments: Its arguments; None takes the process's own.
     """
-    known = json.loads(output.read_text("utf-8")) if output.exists() else {}
+    known = _known(output) if output.exists() else {}
     given = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", module, *given])
     others = [part for part in known.get("command", "").split(" && ") if part not in {"", command}]

@@ -53,6 +53,11 @@ class ModelInfo:
     default_scheduler: str = "dpmpp"
     default_guidance_rescale: float = 0.0
 
+    @property
+    def is_student(self) -> bool:
+        """Whether a parent taught it to paint in its own number of steps, without guidance."""
+        return self.origin.get("parent") is not None and self.default_guidance == 1
+
     def own_spec(self, prompt: str, **changes: Any) -> GenerationSpec:  # noqa: ANN401
         """Return a picture in this variant's own steps, guidance, solver and size.
 

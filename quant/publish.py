@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from core.errors import InputError
+from core.folders import make_folder, refuse_file
 from quant.pictures import painting_with
 from training.publish import state_own
 
@@ -51,38 +52,3 @@ def check_new_folder(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: give a new folder.", param="output")
     make_folder(folder, param="output")
-
-
-def make_folder(folder: Path, *, param: str) -> None:
-    """Make a folder now, so that a place that cannot be written to is not found out after hours.
-
-    Args:
-        folder: It may be there.
-        param: Which option it was given by.
-
-    Raises:
-        InputError: If it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made ({error}): name another.", param=param
-        ) from error
-
-
-def refuse_file(folder: Path, *, param: str) -> None:
-    """Refuse a place where no folder can be.
-
-    Args:
-        folder: It need not be there.
-        param: Which option it was given by.
-
-    Raises:
-        InputError: If it is a file, or below one.
-    """
-    for part in (folder, *folder.absolute().parents):
-        if part.exists():
-            if not part.is_dir():
-                raise InputError(f"{part} is a file: give a folder.", param=param)
-            return

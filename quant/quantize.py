@@ -29,7 +29,7 @@ from quant.trajectory import Sampling, sample
 from training.loop import LoopConfig, run
 from training.networks import weights_digest
 from training.optimizers import OptimizerConfig
-from training.recorders import write_run_record
+from training.recorders import read_record, write_run_record
 
 CALIBRATION_SEED = 1_000_000
 TRAINING_SEED = 2_000_000
@@ -203,15 +203,11 @@ def _claim_folder(run_dir: Path, task: Task, weights: str, prompts: Prompts) -> 
     settings = json.loads(json.dumps(asdict(task)))
     settings |= {"weights": weights, "prompts": list(prompts(4, task.settings.seed))}
     record = run_dir / "run.json"
-    if record.is_file():
-        try:
-            known = dict(json.loads(record.read_text())["settings"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{record} is damaged ({error}): give another --run-dir, or remove that one."
-            ) from error
+    if record.exists():
+        known = read_record(record).get("settings")
         if known != settings:
-            odd = sorted(key for key in settings if settings[key] != known.get(key))
+            begun = known if isinstance(known, dict) else {}
+            odd = sorted(key for key in settings if settings[key] != begun.get(key))
             raise CheckpointError(
                 f"{record} is of a run with other {', '.join(odd)}: give another --run-dir, or "
                 "remove that one."

@@ -1,10 +1,9 @@
 """Methods and settings by name."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from core.errors import InputError
+from core.recipes import AMOUNT, COUNT, RATE, SEED, WEIGHT, check_ranges
 from core.registry import Registry
 from quant.finetune import Relation
 from quant.plan import Storage
@@ -79,19 +78,19 @@ for _name, _storage, _learns, _relation, _summary in _TABLE:
     )
 
 
-MOST = 2**32 - 1
-LEAST = {
-    "num_calibration": 1,
-    "num_rows": 2,
-    "num_trajectories": 0,
-    "batch_size": 1,
-    "rank": 1,
-    "window": 1,
-    "relation_share": 0,
-    "relation_tokens": 2,
-    "save_every": 1,
-    "sample_every": 1,
-    "seed": 0,
+RANGES = {
+    "num_calibration": COUNT,
+    "num_rows": (2, COUNT[1]),
+    "num_trajectories": AMOUNT,
+    "batch_size": COUNT,
+    "learning_rate": RATE,
+    "rank": COUNT,
+    "window": COUNT,
+    "relation_share": WEIGHT,
+    "relation_tokens": (2, COUNT[1]),
+    "save_every": COUNT,
+    "sample_every": COUNT,
+    "seed": SEED,
 }
 
 
@@ -137,21 +136,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be computed, by the setting's name.
-
-        Raises:
-            InputError: If a number is out of its range.
-        """
-        for name, least in LEAST.items():
-            if not least <= getattr(self, name) <= MOST:
-                raise InputError(
-                    f"{name} {getattr(self, name)}: give {least} to {MOST}.", param=name
-                )
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(
-                f"learning_rate {self.learning_rate}: give a number above 0.",
-                param="learning_rate",
-            )
+        """Refuse what cannot be computed, by the setting's name."""
+        check_ranges(self, RANGES)
 
 
 SETTINGS = {

@@ -20,6 +20,7 @@ from diffusers import AutoencoderDC, AutoencoderKL
 
 from core.devices import autocast
 from core.errors import InputError
+from core.folders import make_folder
 from core.progress import Report, progress
 from core.seeding import numpy_generator
 from scenes.captions import Level, caption
@@ -144,7 +145,7 @@ def encode_scenes(
     autoencoder = autoencoder.eval().requires_grad_(requires_grad=False).to(device)
     other = "" if split == "train" else f"-{split}"
     home = folder / f"{encoder_name(autoencoder)}-{world_name(sheet)}{other}"
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home, param="latents")
     rank, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
     missing = [
         shard

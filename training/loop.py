@@ -30,6 +30,8 @@ from training.optimizers import OptimizerConfig, build_optimizers, build_schedul
 from training.recorders import MetricsLog, draw_curves
 from training.state import Checkpoints, Progress
 
+_WAY_OUT = "Lower the learning rate and resume from the last checkpoint."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
@@ -110,6 +112,7 @@ def run(
             if is_last and accelerator.is_main_process:
                 log.flush(step)
             if is_last or step % config.save_every == 0:
+                trainer.check_weights()
                 checkpoints.save()
             if is_last or step % config.sample_every == 0:
                 trainer.draw(sampler, log, run_dir)
@@ -182,7 +185,7 @@ class _Trainer:
             generator = torch_generator(self.config.seed, "step", step, phase.name, part)
             with self.accelerator.autocast(), training_attention(self.accelerator.device):
                 output = self.method.step(phase.name, batch, generator)
-            _check_finite(output, step, phase.name)
+            self._check_output(output, step, phase.name)
             self.accelerator.backward(output.loss / self.config.accumulation)
         assert output is not None
         self._average_gradients(moving)
@@ -230,8 +233,40 @@ class _Trainer:
                 if weight.grad is not None and not torch.isfinite(weight.grad).all():
                     raise NumericsError(
                         f"The gradient of {role}.{name} is not finite at step {step}, phase "
-                        f"{phase.name!r}. Lower the learning rate and resume from the checkpoint."
+                        f"{phase.name!r}. {_WAY_OUT}"
                     )
+        raise NumericsError(
+            f"The norm of all gradients is too large for a float at step {step}, phase "
+            f"{phase.name!r}, though each of them is finite. {_WAY_OUT}"
+        )
+
+    def _check_output(self, output: StepOutput, step: int, phase: str) -> None:
+        # the sum comes last: the term that broke it is the one to name
+        terms = {**output.metrics, "loss": output.loss}
+        for name, value in terms.items():
+            if not torch.isfinite(value).all():
+                bad = self._broken_weight()
+                cause = "all weights are finite" if bad is None else f"{bad} is not finite"
+                raise NumericsError(
+                    f"{name} is {float(value)} at step {step}, phase {phase!r}; {cause}. {_WAY_OUT}"
+                )
+
+    def check_weights(self) -> None:
+        """Refuse to keep weights that an optimizer has broken: the last checkpoint stays.
+
+        Raises:
+            NumericsError: If a weight is not finite.
+        """
+        if (bad := self._broken_weight()) is not None:
+            raise NumericsError(f"{bad} is not finite after step {self.progress.step}. {_WAY_OUT}")
+
+    def _broken_weight(self) -> str | None:
+        weights = (
+            (f"{role}.{name}", weight)
+            for role, module in self.method.roles.items()
+            for name, weight in module.named_parameters()
+        )
+        return next((name for name, w in weights if not torch.isfinite(w).all()), None)
 
     def draw(self, sampler: Sampler | None, log: MetricsLog, run_dir: Path) -> None:
         """Draw pictures with the averaged weights, and the curves, in the main process."""
@@ -261,14 +296,3 @@ class _Trainer:
 
 def _num_rows(batch: Batch) -> int:
     return max((len(value) for value in batch.values() if isinstance(value, Tensor)), default=0)
-
-
-def _check_finite(output: StepOutput, step: int, phase: str) -> None:
-    # the sum comes last: the term that broke it is the one to name
-    terms = {**output.metrics, "loss": output.loss}
-    for name, value in terms.items():
-        if not torch.isfinite(value).all():
-            raise NumericsError(
-                f"{name} is {float(value)} at step {step}, phase {phase!r}. "
-                "Lower the learning rate and resume from the last checkpoint."
-            )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffusers import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -88,3 +89,35 @@ def weights_digest(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def load_like(model: ModelMixin, folder: Path, *, param: str) -> ModelMixin:
+    """Load a diffusers network that must have the class and the shape of another.
+
+    Args:
+        model: Whose class and shape it must have.
+        folder: A diffusers folder of safetensors.
+        param: Which option it was given by.
+
+    Raises:
+        CheckpointError: If it cannot be read, lacks weights, has others, or holds a NaN.
+    """
+    try:
+        network, _ = type(model).from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        found = {name: weight.shape for name, weight in network.state_dict().items()}
+        broken = [name for name, w in network.state_dict().items() if not w.isfinite().all()]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be loaded as a {type(model).__name__} ({error}).", param=param
+        ) from error
+    wanted = {name: weight.shape for name, weight in model.state_dict().items()}
+    if found != wanted:
+        raise CheckpointError(
+            f"{folder} has other weights than the {type(model).__name__} that it is to be like.",
+            param=param,
+        )
+    if broken:
+        raise CheckpointError(f"{folder}: {broken[0]} is not finite.", param=param)
+    return network

@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from core.devices import machine_description
+from core.errors import CheckpointError
 
 
 class MetricsLog:
@@ -24,6 +26,9 @@ class MetricsLog:
         self._path, self._every = path, every
         self._sums: dict[str, list[float]] = {}
         self._last: dict[str, float] = {}
+        if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            with path.open("a") as file:  # a killed run left half a line
+                file.write("\n")
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of one step.
@@ -68,6 +73,21 @@ class MetricsLog:
         return f"loss {self._last['loss']:.4f}" if "loss" in self._last else ""
 
 
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl, without what a killed run left half written.
+
+    Args:
+        file: A metrics.jsonl file.
+    """
+    rows: list[dict[str, Any]] = []
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
 def draw_curves(metrics: Path, picture: Path) -> None:
     """Draw every logged figure over the steps.
 
@@ -78,7 +98,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = read_metrics(metrics)
     names = sorted({name for row in rows for name in row} - {"step", "samples"})
     columns = 3
     lines = -(-len(names) // columns)
@@ -123,3 +143,58 @@ def write_run_record(run_dir: Path, settings: Mapping[str, object]) -> None:
         "versions": {name: version(name) for name in packages},
     }
     (run_dir / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return what a run wrote down about itself.
+
+    Args:
+        file: A JSON file of a run's folder.
+
+    Raises:
+        CheckpointError: If it cannot be read, or holds no object.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({error}): give another --run-dir, or remove that one.",
+            param="run_dir",
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(
+            f"{file} holds no object: give another --run-dir, or remove that one.", param="run_dir"
+        )
+    return found
+
+
+def claim_folder(run_dir: Path, settings: Mapping[str, object]) -> None:
+    """Refuse to go on with a run that was begun otherwise; then write run.json.
+
+    How long it is trained, and how often it is saved or drawn, may change.
+
+    Args:
+        run_dir: Folder of the run; made if missing.
+        settings: Everything that decides the outcome, JSON-serialisable.
+
+    Raises:
+        CheckpointError: If the folder holds a run with other settings, or a damaged record.
+    """
+    free = {"num_steps", "save_every", "sample_every", "loop"}
+    asked = json.loads(json.dumps(dict(settings)))
+    record = run_dir / "run.json"
+    if record.exists():
+        begun = read_record(record).get("settings")
+        if not isinstance(begun, dict):
+            raise CheckpointError(
+                f"{record} holds no settings: give another --run-dir, or remove that one.",
+                param="run_dir",
+            )
+        both = ({*asked} | {*begun}) - free
+        if odd := sorted(key for key in both if asked.get(key) != begun.get(key)):
+            raise CheckpointError(
+                f"{record} is of a run with other {', '.join(odd)}: use the same, or another "
+                "--run-dir.",
+                param="run_dir",
+            )
+    write_run_record(run_dir, settings)

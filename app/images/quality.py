@@ -7,7 +7,8 @@
                              one, one and a half times its steps
     xhigh, max               the variant of high, in twice and four times its own steps
 
-No level goes above the server's limit of steps.
+A student paints in the steps that it was taught for, at every level: others it never learned. No
+level goes above the server's limit of steps.
 """
 
 from collections.abc import Mapping
@@ -52,12 +53,16 @@ def levels(variants: Mapping[str, ModelInfo], max_steps: int) -> dict[Level, Eff
     own = {name: info.default_steps for name, info in variants.items()}
     fast = min(own, key=lambda name: (own[name], variants[name].bits))
     good = max(own, key=lambda name: own[name])
+
+    def times(name: str, share: float) -> int:
+        return own[name] if variants[name].is_student else int(own[name] * share)
+
     steps: dict[Level, tuple[str, int]] = {
-        "low": (fast, own[fast] if fast != default else own[fast] // 2),
+        "low": (fast, times(fast, 1 if fast != default else 0.5)),
         "medium": (default, own[default]),
-        "high": (good, own[good] if good != default else own[good] * 3 // 2),
-        "xhigh": (good, 2 * own[good]),
-        "max": (good, 4 * own[good]),
+        "high": (good, times(good, 1 if good != default else 1.5)),
+        "xhigh": (good, times(good, 2)),
+        "max": (good, times(good, 4)),
     }
     return {
         level: Effort(quality=level, variant=name, steps=max(1, min(count, max_steps)))

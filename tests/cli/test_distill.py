@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from cli.main import build_app
 from cli.students import steps_from
-from core.errors import InputError, UnknownNameError
+from core.errors import CheckpointError, InputError, UnknownNameError
 from pipelines.spec import GenerationSpec
 from pipelines.store import open_checkpoint
 from pipelines.text_to_image import TextToImage
@@ -121,7 +121,23 @@ def test_steps_are_numbers():
     ("words", "error", "message"),
     [
         (("rdd", "--steps", "8,3"), InputError, "do not divide"),
-        (("rdd", "--steps", "4", "--default", "2"), InputError, "none of the students"),
+        (
+            ("rdd", "--steps", "4", "--publish", "--default", "2"),
+            InputError,
+            "none of the students",
+        ),
+        (("rdd", "--steps", "4", "--default", "4"), InputError, "give --publish"),
+        (("rdd", "--set", "temperature=nan"), InputError, "temperature: give a finite number"),
+        (("rdd", "--set", "guidance=0.5"), InputError, "guidance 0.5: give 1 to 100"),
+        (("rdd", "--set", "save_every=0"), InputError, "save_every 0: give 1 to"),
+        (("rdd", "--set", "num_contrasts=-3"), InputError, "num_contrasts -3: give 1 to"),
+        (("rdd", "--set", "queue=foo"), InputError, "queue: .*'paper' or 'release'"),
+        (("rdd", "--set", "ema_decay=2"), InputError, "ema_decay 2.0: give 0 to 1"),
+        (("rdd", "--features", "math:pi"), InputError, "names no function"),
+        (("rdd", "--from", "low-bit"), CheckpointError, "low-bit weights cannot teach"),
+        (("rdd", "--steps", "1000"), InputError, "fewer than the 1000 times"),
+        (("classifier", "--set", "num_steps=0"), InputError, "num_steps 0: give 1 to"),
+        (("cifar10", "teacher", "--data", "x", "--set", "width=7"), InputError, "multiple of 8"),
         (("rcfd", "--ablation", "is"), InputError, "no ablation 'is' of rcfd"),
         (("rdd", "--recipe", "tpu"), UnknownNameError, "cpu, gpu, paper"),
         (("cifar10", "student", "magic", "--data", "x"), UnknownNameError, "progressive"),

@@ -94,7 +94,7 @@ def test_what_is_no_student_of_the_teacher_is_refused(teacher, tmp_path):
         load_student(teacher, tmp_path)
     config = dict(teacher.transformer.config) | {"num_layers": 1}
     type(teacher.transformer).from_config(config).save_pretrained(tmp_path / "smaller")
-    with pytest.raises(CheckpointError, match="weights have other shapes"):
+    with pytest.raises(CheckpointError, match="has other weights than the PixArt"):
         load_student(teacher, tmp_path / "smaller")
 
 
@@ -129,6 +129,30 @@ def test_stages_stopped_anywhere_end_where_one_run_ends(teacher, source, tmp_pat
     assert again == whole  # how often it is saved decides nothing
     with pytest.raises(CheckpointError, match="begun with other queue"):
         taught(teacher, source, tmp_path / "whole", changes=("queue=release",))
+
+
+@pytest.mark.usefixtures("two_sample_prompts")
+def test_a_damaged_run_folder_is_refused_by_the_file_at_fault(teacher, source, tmp_path):
+    (student,) = taught(teacher, source, tmp_path / "run", method="progressive", steps=(2,))
+    files = {
+        "2-steps/student/diffusion_pytorch_model.safetensors": b"",
+        "2-steps/student/student.json": b"{}",
+        "2-steps/student/config.json": None,
+        "plan.json": b"{",
+    }
+    for name, content in files.items():
+        file = tmp_path / "run" / name
+        whole = file.read_bytes()
+        file.unlink() if content is None else file.write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            taught(teacher, source, tmp_path / "run", method="progressive", steps=(2,))
+        assert str(file.parent) in caught.value.message
+        file.write_bytes(whole)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        taught(teacher, source, tmp_path / "file", method="progressive", steps=(2,))
+    again = taught(teacher, source, tmp_path / "run", method="progressive", steps=(2,))
+    assert again == [student]
 
 
 @pytest.mark.usefixtures("two_sample_prompts")

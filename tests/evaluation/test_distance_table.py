@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from core.errors import InputError
+from core.errors import CheckpointError, InputError, NumericsError
 from core.seeding import torch_generator
 from evaluation.distance_table import (
     distance_table,
@@ -12,25 +12,49 @@ from evaluation.distance_table import (
     runs_from,
     teacher_row,
 )
-from evaluation.distances import Distance
+from evaluation.distances import Distance, frechet_distance, kernel_distance
 from training.networks import weights_digest
 
 
-def begun(folder, *steps):
+def begun(folder, *steps, method="rdd"):
     folder.mkdir()
     for count in steps:
         (folder / f"{count}-steps" / "student").mkdir(parents=True)
-    (folder / "plan.json").write_text("{}")
+    plan = {"method": method, "teacher": "abc", "stages": [{"num_steps": 4}]}
+    (folder / "plan.json").write_text(json.dumps(plan))
     return folder
 
 
 def test_runs_are_gathered_by_method(tmp_path):
-    one, two = begun(tmp_path / "one"), begun(tmp_path / "two")
-    runs = runs_from([f"rdd={one}", f"progressive={two}", f"rdd={two}"])
-    assert runs == {"rdd": [one, two], "progressive": [two]}
+    one, two = begun(tmp_path / "one", 4), begun(tmp_path / "two", 4)
+    three = begun(tmp_path / "three", 4, method="progressive")
+    runs = runs_from([f"rdd={one}", f"progressive={three}", f"rdd={two}"])
+    assert runs == {"rdd": [one, two], "progressive": [three]}
     for wrong in ("rdd", f"={one}", f"rdd={tmp_path / 'none'}"):
         with pytest.raises(InputError, match=r"METHOD=FOLDER|no distillation"):
             runs_from([wrong])
+
+
+def test_runs_that_would_tell_a_wrong_tale_are_refused(tmp_path):
+    one, empty = begun(tmp_path / "one", 4), begun(tmp_path / "empty")
+    other = begun(tmp_path / "other", 4, method="progressive")
+    with pytest.raises(InputError, match="named twice"):
+        runs_from([f"rdd={one}", f"rdd={one}"])
+    with pytest.raises(InputError, match="was taught by progressive, not by rdd"):
+        runs_from([f"rdd={other}"])
+    with pytest.raises(InputError, match="no finished student"):
+        runs_from([f"rdd={empty}"])
+    for damaged, says in (("{", "is damaged"), ("[]", "holds no object"), ("{}", "no teacher")):
+        (one / "plan.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=says):
+            runs_from([f"rdd={one}"])
+
+
+def test_broken_pictures_have_no_distance():
+    real = torch.randn(40, 3, generator=torch_generator(0))
+    for measure in (frechet_distance, kernel_distance):
+        with pytest.raises(NumericsError, match="painted pictures are not finite"):
+            measure(real, real * float("nan"))
 
 
 def test_one_run_keeps_its_interval_and_three_give_that_of_their_mean():

@@ -13,6 +13,7 @@ from core.errors import CheckpointError, NumericsError
 from tests.training.conftest import LineMethod, line_batch, line_config
 from training.loop import run
 from training.method import StepOutput
+from training.recorders import read_metrics
 
 
 def weights(method):
@@ -101,10 +102,31 @@ def test_nan_stops_the_run_by_name_and_leaves_the_last_checkpoint(run_dir):
                 return replace(output, metrics={"error": torch.tensor(float("nan"))})
             return output
 
-    with pytest.raises(NumericsError, match="error is nan at step 3, phase 'fit'"):
+    with pytest.raises(NumericsError, match="error is nan at step 3, phase 'fit'; all weights"):
         run(Breaks(), line_batch, line_config(9, save_every=2), run_dir)
     saved = json.loads((run_dir / "checkpoint" / "progress.json").read_text())
     assert saved["step"] == 2
+
+
+def test_weights_that_an_optimizer_broke_are_never_saved(run_dir):
+    class Breaks(LineMethod):
+        def after_step(self, step):
+            super().after_step(step)
+            if step == 3:
+                self.roles["student"].weight.data.fill_(float("inf"))
+
+    with pytest.raises(NumericsError, match=r"student\.weight is not finite after step 4"):
+        run(Breaks(), line_batch, line_config(4, save_every=2), run_dir)
+    saved = json.loads((run_dir / "checkpoint" / "progress.json").read_text())
+    assert saved["step"] == 2
+
+
+def test_half_a_line_of_a_killed_run_is_left_out(run_dir):
+    run(LineMethod(), line_batch, line_config(5), run_dir)
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    run(LineMethod(), line_batch, line_config(10), run_dir)
+    assert [row["step"] for row in read_metrics(run_dir / "metrics.jsonl")] == [5, 10]
 
 
 def test_infinite_gradient_is_blamed_on_its_weight(run_dir):

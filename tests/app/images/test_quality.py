@@ -9,7 +9,13 @@ from pipelines.model_info import ModelInfo
 from tests.app.conftest import SteppedPainter
 
 TEACHER = replace(SteppedPainter(variant="teacher", steps=20).info, bits=32)
-STUDENT = replace(TEACHER, variant="student", default_steps=4)
+STUDENT = replace(
+    TEACHER,
+    variant="student",
+    default_steps=4,
+    default_guidance=1.0,
+    origin={"parent": "teacher"},
+)
 PACKED = replace(STUDENT, variant="packed", bits=4)
 
 
@@ -26,6 +32,10 @@ def test_one_variant_differs_in_steps_alone() -> None:
         "xhigh": ("teacher", 40),
         "max": ("teacher", 80),
     }
+
+
+def test_a_student_paints_in_the_steps_that_it_was_taught_for() -> None:
+    assert set(_table(STUDENT).values()) == {("student", 4)}
 
 
 def test_the_fastest_is_low_and_the_most_thorough_is_high() -> None:
