@@ -221,8 +221,10 @@ def _load(source: _Source, num_steps: int) -> Any:  # noqa: ANN401 - any diffuse
 def _read_pipeline(source: _Source) -> Any:  # noqa: ANN401
     import diffusers
 
-    from pipelines.integrity import read_json
+    from pipelines.integrity import measure_weights, read_json
 
+    for file in sorted(source.root.rglob("*.safetensors")):
+        measure_weights([file])  # by its header: what is cut off is told by its name
     config = source.transformer / "config.json"
     name = read_json(config).get("_class_name")
     if not hasattr(diffusers, str(name)):

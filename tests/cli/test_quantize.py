@@ -154,6 +154,18 @@ def test_a_folder_that_does_not_fit_together_is_refused_by_name(folder, change, 
         call("--model", copy, "--method", "minmax", "--run-dir", tmp_path / "run")
 
 
+def test_a_file_that_is_cut_off_is_told_by_its_name(folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "cut"))
+    (copy / "variants.json").unlink(missing_ok=True)
+    for part in ("transformer/diffusion_pytorch_model", "text_encoder/model"):
+        file = copy / f"{part}.safetensors"
+        whole = file.read_bytes()
+        file.write_bytes(whole[:1000])
+        with pytest.raises(CheckpointError, match=f"{file} is truncated or corrupt"):
+            call("--model", copy, "--method", "minmax", "--run-dir", tmp_path / "run")
+        file.write_bytes(whole)
+
+
 def test_a_whole_pipeline_is_written_with_how_it_paints(folder, tmp_path):
     prompts, output = tmp_path / "prompts.txt", tmp_path / "out"
     prompts.write_text("a cat\n")
