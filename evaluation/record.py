@@ -69,9 +69,15 @@ def merge(
 
 
 def current_commit() -> str:
-    """Return the commit that is checked out, marked if files were changed since."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    found = subprocess.run(  # noqa: S603 - fixed arguments
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    """Return the commit that is checked out, marked if files other than results were changed."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)  # noqa: S603
+        return done.stdout.strip()
+
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", ":/", ":(exclude,top)benchmarks/results"
     )
-    return found.stdout.strip()
+    return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
