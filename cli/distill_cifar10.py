@@ -172,7 +172,7 @@ def student(
         settings={
             "method": method,
             "features": None if network is None else weights_digest(network),
-            "photos": source.digest,
+            "photos": source.digest(),
             **asdict(settings),
         },
     )

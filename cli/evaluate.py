@@ -59,6 +59,7 @@ def judge(
     output: Output = None,
 ) -> None:
     """Judge the judge: exact readings under disturbance, false accepts on controls."""
+    _check_output(output)
     from evaluation.judge_table import judge_table
     from scenes.judge import SceneJudge
     from scenes.sprites import SpriteSheet
@@ -92,6 +93,7 @@ def model(
     output: Output = None,
 ) -> None:
     """Paint GenEval's six categories in the emoji world and let the judge read the pictures."""
+    _check_output(output)
     if sheet is not None:
         _check_folder(sheet)
     from evaluation.model import failure_sheet, judge_model, rates
@@ -142,6 +144,7 @@ def compare(
     output: Output = None,
 ) -> None:
     """Compare variants on the same prompts and seeds: who paints more often what was asked."""
+    _check_output(output)
     _check_several(variants)
     from evaluation.side_by_side import Contender, side_by_side
     from pipelines.store import open_checkpoint
@@ -175,6 +178,7 @@ def autoencoder(
     output: Output = None,
 ) -> None:
     """Judge whether scenes are still read after the autoencoder: the ceiling of all behind it."""
+    _check_output(output)
     from evaluation.reconstructions import judge_reconstructions
     from pipelines.components import load_components
     from pipelines.store import open_checkpoint
@@ -205,6 +209,7 @@ def baselines(
 
     A second judge reads all real scenes among them, those of chance and of the renderer.
     """
+    _check_output(output)
     from evaluation.baselines import BASELINES
     from evaluation.model import judge_pictures, rates
     from scenes.judge import SceneJudge
@@ -333,6 +338,12 @@ def _agreement(
         f"{name}_decided": both.decided.value,
         f"{name}_agreement_decided": both.same.value,
     }
+
+
+def _check_output(output: Path | None) -> None:
+    from evaluation.record import check_output
+
+    check_output(output)
 
 
 def _merge(output: Path, figures: "Mapping[str, object]") -> None:

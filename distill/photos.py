@@ -34,7 +34,6 @@ class PixelSource:
     Attributes:
         names: What the classes are called.
         num_pictures: How many are drawn from.
-        digest: Short name of what the file holds.
 
     Raises:
         CheckpointError: If the file is missing or of another make.
@@ -65,8 +64,6 @@ class PixelSource:
                 param="data",
             ) from error
         self.num_pictures = min(len(self._labels), num_pictures or len(self._labels))
-        content = self._bytes.tobytes() + self._labels.tobytes()
-        self.digest = hashlib.sha256(content).hexdigest()[:16]
         self._batch_size, self._seed = batch_size, seed
         self._flips, self._shifts_px = flips, shifts_px
 
@@ -83,6 +80,12 @@ class PixelSource:
             "pixels": to_tensor(np.stack(pictures)),
             "labels": torch.from_numpy(self._labels[rows]),
         }
+
+    def digest(self) -> str:
+        """Return a short name of what the file holds."""
+        content = hashlib.sha256(self._bytes.tobytes())
+        content.update(self._labels.tobytes())
+        return content.hexdigest()[:16]
 
     def check_count(self, count: int) -> None:
         """Refuse to be asked for more pictures than there are.

@@ -103,21 +103,22 @@ def load_like(model: ModelMixin, folder: Path, *, param: str) -> ModelMixin:
         CheckpointError: If it cannot be read, lacks weights, has others, or holds a NaN.
     """
     try:
-        network, _ = type(model).from_pretrained(
+        network, told = type(model).from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-        found = {name: weight.shape for name, weight in network.state_dict().items()}
-        broken = [name for name, w in network.state_dict().items() if not w.isfinite().all()]
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder} cannot be loaded as a {type(model).__name__} ({error}).", param=param
         ) from error
-    wanted = {name: weight.shape for name, weight in model.state_dict().items()}
-    if found != wanted:
+    if lacking := sorted(told["missing_keys"]):
+        raise CheckpointError(f"{folder} lacks the weight {lacking[0]}.", param=param)
+    found = network.state_dict()
+    shapes = [{name: w.shape for name, w in each.items()} for each in (found, model.state_dict())]
+    if shapes[0] != shapes[1]:
         raise CheckpointError(
             f"{folder} has other weights than the {type(model).__name__} that it is to be like.",
             param=param,
         )
-    if broken:
+    if broken := [name for name, weight in found.items() if not weight.isfinite().all()]:
         raise CheckpointError(f"{folder}: {broken[0]} is not finite.", param=param)
     return network

@@ -51,6 +51,9 @@ def test_unknown_variants_and_detectors_are_named_before_weights_are_loaded(monk
         call("evaluate", "compare", "rdd-4", "low-bi")
     with pytest.raises(CheckpointError, match="holds no detector"):
         call("evaluate", "compare", "rdd-4", "low-bit", "--detector", tmp_path)
+    (tmp_path / "figures.json").write_text("[]")
+    with pytest.raises(InputError, match=r"figures\.json holds no JSON object"):
+        call("evaluate", "compare", "rdd-4", "low-bit", "--output", tmp_path / "figures.json")
 
 
 def test_variants_are_compared_on_the_same_prompts_and_the_gap_is_written(tmp_path):

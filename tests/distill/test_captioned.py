@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core.errors import CheckpointError, InputError
 from distill.captioned import (
@@ -87,6 +87,23 @@ def test_a_first_student_learns_on_from_an_earlier_one(teacher, source, tmp_path
         assert torch.allclose(student[name], weight, atol=1e-6), name
     with pytest.raises(CheckpointError, match="begun with other start_from"):
         taught(teacher, source, tmp_path / "run", steps=(2,), changes=still)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("proj_out.weight"), "lacks the weight proj_out.weight"),
+        (lambda t: t["proj_out.weight"].fill_(float("nan")), "proj_out.weight is not finite"),
+    ],
+)
+def test_a_student_with_a_missing_or_broken_weight_is_refused(teacher, change, says, tmp_path):
+    teacher.transformer.save_pretrained(tmp_path, safe_serialization=True)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=says):
+        load_student(teacher, tmp_path)
 
 
 def test_what_is_no_student_of_the_teacher_is_refused(teacher, tmp_path):
