@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.errors import InputError, UnsupportedError
+from pipelines.attend import keys_values, split_heads
 from pipelines.depth import LayerRule, Level, check_depth
-from pipelines.regional_forms import Form, KeysValues, Mixer, MixerMaker, make_mixer
+from pipelines.regional_forms import Form, Mixer, MixerMaker, make_mixer
 
 
 @contextmanager
@@ -132,8 +133,8 @@ class RegionalRow:
         mixer = self._mixers.get(layer)
         if mixer is None:
             texts, weights = self.layers[layer]
-            keys_values = [_keys_values(attn, self._project(text)) for text in texts]
-            mixer = make_mixer(keys_values, weights, self.form)
+            known_words = [keys_values(attn, self._project(text)) for text in texts]
+            mixer = make_mixer(known_words, weights, self.form)
             if self._keep_keys:
                 self._mixers[layer] = mixer
         return mixer(query)
@@ -188,7 +189,7 @@ class RegionalProcessor:
         """
         self._check(hidden_states)
         tokens = hidden_states[self._regional] if self._plain else hidden_states
-        query = _heads(attn.to_q(tokens), attn.heads)
+        query = split_heads(attn.to_q(tokens), attn.heads)
         mixed = [
             row.mix(self._layer, attn, query[at : at + 1])
             for at, row in enumerate(filter(None, self._rows))
@@ -240,14 +241,6 @@ def _scoped(weights: Float[Tensor, "texts n"], rule: LayerRule) -> Float[Tensor,
     if rule.scope == "global":
         return base
     return weights if rule.scope == "regional" else (weights + base) / 2
-
-
-def _keys_values(attn: Attention, words: Float[Tensor, "1 l d"]) -> KeysValues:
-    return _heads(attn.to_k(words), attn.heads), _heads(attn.to_v(words), attn.heads)
-
-
-def _heads(x: Float[Tensor, "b n d"], num_heads: int) -> Float[Tensor, "b heads n head_dim"]:
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def is_plain(attn: Attention) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.errors import InputError
+from pipelines.attend import attend
 
 Form = Literal["auto", "gathered", "folded", "packed", "looped"]
 KeysValues = tuple[Float[Tensor, "1 heads _ head_dim"], Float[Tensor, "1 heads _ head_dim"]]
@@ -69,14 +70,14 @@ def is_hard(weights: Float[Tensor, "texts n"]) -> bool:
 
 def _plain(keys_values: KeysValues) -> Mixer:
     key, value = keys_values
-    return lambda query: F.scaled_dot_product_attention(query, key, value)
+    return lambda query: attend(query, key, value)
 
 
 def _looped(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n"]) -> Mixer:
     def mix(query: Float[Tensor, "1 heads n head_dim"]) -> Float[Tensor, "1 heads n head_dim"]:
         mixed = torch.zeros_like(query, dtype=torch.float32)
         for (key, value), weight in zip(keys_values, weights, strict=True):
-            heard = F.scaled_dot_product_attention(query, key, value)
+            heard = attend(query, key, value)
             mixed += weight[:, None] * heard.float()
         return mixed.to(query.dtype)
 
@@ -90,7 +91,7 @@ def _gathered(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n
         back = torch.cat(places).argsort()
 
         def ask(query: Float[Tensor, "1 heads n head_dim"]) -> Float[Tensor, "1 heads n head_dim"]:
-            heard = [F.scaled_dot_product_attention(query[:, :, at], *kv) for kv, at in parts]
+            heard = [attend(query[:, :, at], *kv) for kv, at in parts]
             return torch.cat(heard, dim=2)[:, :, back]
 
         return ask
@@ -99,7 +100,7 @@ def _gathered(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n
     def mix(query: Float[Tensor, "1 heads n head_dim"]) -> Float[Tensor, "1 heads n head_dim"]:
         mixed = torch.zeros_like(query, dtype=torch.float32)
         for (kv, at), loud in zip(parts, loudness, strict=True):
-            heard = F.scaled_dot_product_attention(query[:, :, at], *kv)
+            heard = attend(query[:, :, at], *kv)
             mixed.index_add_(2, at, loud * heard.float())
         return mixed.to(query.dtype)
 
@@ -121,7 +122,7 @@ def _folded(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n"]
 
     def mix(query: Float[Tensor, "1 heads n head_dim"]) -> Float[Tensor, "1 heads n head_dim"]:
         folded = query.expand(len(lengths), -1, -1, -1)
-        heard = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask)
+        heard = attend(folded, key, value, mask)
         return (loudness * heard.float()).sum(0, keepdim=True).to(query.dtype)
 
     return mix
@@ -136,7 +137,7 @@ def _packed(keys_values: Sequence[KeysValues], weights: Float[Tensor, "texts n"]
     key, value = (torch.cat(parts, dim=2) for parts in zip(*keys_values, strict=True))
     lengths = torch.tensor([k.shape[2] for k, _ in keys_values], device=weights.device)
     mask = _as_bias((weights > 0).repeat_interleave(lengths, dim=0).T, key)
-    return lambda query: F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return lambda query: attend(query, key, value, mask)
 
 
 def _as_bias(heard: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipelines.accelerate.execution import Execution
+from pipelines.accelerate.torch_attention import WordsMemory, fast_attention
 from pipelines.attention import RegionalRow, regional_attention
 from pipelines.components import Components
-from pipelines.conditioning import stack_words
 
 
 class Networks(ABC):
@@ -79,6 +79,9 @@ class Networks(ABC):
 class TorchNetworks(Networks):
     """The networks as diffusers and transformers wrote them.
 
+    Attention is computed as is fastest for the shape. Keys and values of the words are computed at
+    a picture's first step and kept for the others: the weights must not change meanwhile.
+
     Args:
         parts: The model's networks.
         latent_factor: Pixels along an edge for one latent cell.
@@ -88,6 +91,7 @@ class TorchNetworks(Networks):
         super().__init__(Execution("torch"))
         self._parts = parts
         self._latent_factor = latent_factor
+        self._memory = WordsMemory()
 
     @property
     def num_rows(self) -> int:
@@ -99,6 +103,7 @@ class TorchNetworks(Networks):
         ids = ids.to(self._parts.text_encoder.device)
         return self._parts.text_encoder(ids, attention_mask=torch.ones_like(ids))[0][0]
 
+    @torch.no_grad()  # what is kept is read in later passes, whatever records gradients there
     def denoise(
         self,
         latents: Float[Tensor, "b c h w"],
@@ -108,8 +113,11 @@ class TorchNetworks(Networks):
     ) -> Float[Tensor, "b o h w"]:
         """One forward pass of the transformer for all rows."""
         transformer = self._parts.transformer
-        stacked = stack_words(words)
-        with regional_attention(transformer, regions):
+        kept = self._memory.recall(words)
+        stacked = kept.stacked
+        # Rows with regions keep keys and values of their own, and those without change places.
+        known = None if any(regions) else kept.keys_values
+        with fast_attention(transformer, known), regional_attention(transformer, regions):
             return transformer(
                 latents.to(self._parts.dtype),
                 encoder_hidden_states=stacked.vectors,
