@@ -17,7 +17,7 @@ import typer
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.bench_costs import significant, timed
+from benchmarks.roofline import significant, timed
 from core.devices import limit_threads
 from core.progress import progress
 from evaluation.record import merge

@@ -6,23 +6,25 @@
 Every curve changes one thing and keeps the rest: a square of 128 pixels, 4 steps, no regions, one
 picture at a time; by tokens it is one step alone, for a model serves the size that it knows. Peaks
 are what plain matrix products of 2048 x 2048 reach on the same threads; work is counted in
-multiplications of the transformer's matrices and attention.
+multiplications of the transformer's matrices and attention. Memory is that of a process which did
+nothing else.
 """
 
 import itertools
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from benchmarks.painters import MEGABYTE
-from core.devices import limit_threads, resident_bytes
+from benchmarks.painters import MEGABYTE, file_mb
+from benchmarks.roofline import draw_roofline, peaks, step_work, timed
+from core.devices import limit_threads, peak_bytes, resident_bytes
 from core.progress import progress
 from evaluation.record import merge
 from pipelines.accelerate.choose import AUTO
@@ -38,12 +40,13 @@ PLAIN = GenerationSpec(
     width=128,
     height=128,
 )
-CELLS = (8, 16, 24, 32, 48)
-"""Latent cells along an edge."""
-COMPANY = (1, 2, 4, 8)
-REGIONS = (0, 1, 2, 4, 8)
-STEPS = (1, 2, 4, 8, 16)
-PRODUCT = 2048
+POINTS: dict[str, Sequence[int]] = {
+    "tokens": (8, 16, 24, 32, 48),
+    "company": (1, 2, 4, 8),
+    "regions": (0, 1, 2, 4, 8),
+    "steps": (1, 2, 4, 8, 16),
+}
+"""What each curve changes; tokens by latent cells along an edge."""
 
 Curve = Mapping[str, float]
 """Seconds by what was changed."""
@@ -60,6 +63,7 @@ def main(
     backend: Annotated[str, typer.Option(help="What computes the networks.")] = AUTO,
     repeats: Annotated[int, typer.Option(min=1, help="Pictures of each point.")] = 15,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores.")] = None,
+    memory: Annotated[bool, typer.Option(help="Also measure memory, a process a point.")] = False,
     picture: Annotated[Path | None, typer.Option(help="PNG file to draw.")] = None,
 ) -> None:
     """Measure cost curves and the machine's peaks."""
@@ -69,74 +73,145 @@ def main(
         name: TextToImage.load(model, variant=name, device="cpu", backend=backend) for name in names
     }
     painter = painters[names[-1]]
-    curves = measure(painter, repeats) | {
-        "bits": {
-            f"{name}, {each.info.bits} bits": seconds(each, [PLAIN], repeats)
-            for name, each in painters.items()
-        }
+    curves = measure(painter, repeats)
+    bits = {
+        f"{name}, {each.info.bits} bits": median_seconds(picture_call(each, [PLAIN]), repeats)
+        for name, each in painters.items()
+    }
+    work = {
+        str(num_tokens(painter, cells)): round(step_work(painter, cells) / 1e9, 4)
+        for cells in POINTS["tokens"]
     }
     figures = {
-        **{f"cost_s_by_{name}": curve for name, curve in curves.items()},
-        "cost_step_gflop": round(step_work(painter, PLAIN) / 1e9, 4),
+        **{f"cost_s_by_{name}": curve for name, curve in (curves | {"bits": bits}).items()},
+        "cost_gflop_by_tokens": work,
+        "cost_weights_mb": round(file_mb(model, names[-1]), 2),
         "cost_step_ms": round(1e3 * step_seconds(curves["steps"]), 3),
-        "cost_resident_mb": round(resident_bytes() / MEGABYTE),
         **peaks(),
     }
+    if memory:
+        figures |= memory_curves(model, names[-1], backend)
     merge(output, figures, module="benchmarks.bench_costs")
     if picture is not None:
-        draw(figures, picture)
+        draw(json.loads(output.read_text("utf-8")), picture)
     print(json.dumps(figures, indent=1))
 
 
 def measure(painter: TextToImage, repeats: int) -> dict[str, Curve]:
-    """Measure all curves of one variant.
+    """Time every point of every curve.
 
     Args:
         painter: The variant.
-        repeats: Pictures of each point.
+        repeats: Calls of each point.
 
     Returns:
         Seconds by the value of what changes, by its name.
     """
-    asked: dict[str, dict[str, Sequence[GenerationSpec]]] = {
-        "company": {str(n): [replace(PLAIN, seed=seed) for seed in range(n)] for n in COMPANY},
-        "regions": {str(n): [replace(PLAIN, regions=regions(n))] for n in REGIONS},
-        "steps": {str(n): [replace(PLAIN, num_steps=n)] for n in STEPS},
-    }
-    curves: dict[str, Curve] = {"tokens": by_tokens(painter, repeats)}
-    with progress("Costs", total=sum(map(len, asked.values())), unit="points") as report:
-        for name, points in asked.items():
+    curves: dict[str, Curve] = {}
+    with progress("Costs", total=sum(map(len, POINTS.values())), unit="points") as report:
+        for name, values in POINTS.items():
             curve = {}
-            for value, specs in points.items():
-                curve[value] = seconds(painter, specs, repeats)
+            for value in values:
+                shown = num_tokens(painter, value) if name == "tokens" else value
+                curve[str(shown)] = median_seconds(point_call(painter, name, value), repeats)
                 report.advance()
             curves[name] = curve
     return curves
 
 
-def by_tokens(painter: TextToImage, repeats: int) -> Curve:
-    """Time one step of pictures of several sizes.
+def memory_curves(model: str, variant: str, backend: str) -> dict[str, Curve]:
+    """Measure what a process holds at most by the end of a point, a process for each.
 
     Args:
-        painter: The variant.
-        repeats: Steps of each size.
+        model: Checkpoint folder.
+        variant: Which variant of it.
+        backend: What computes the networks.
 
     Returns:
-        Seconds by image tokens.
+        cost_mb_by_*: 10^6 bytes by the value of what changes.
     """
-    config = painter.parts.transformer.config
+    found: dict[str, Curve] = {}
+    with progress("Memory", total=sum(map(len, POINTS.values())), unit="points") as report:
+        for name, values in POINTS.items():
+            curve = {}
+            for value in values:
+                with get_context("spawn").Pool(1) as pool:
+                    shown, held = pool.apply(_point_mb, (model, variant, backend, name, value))
+                curve[shown] = held
+                report.advance()
+            found[f"cost_mb_by_{name}"] = curve
+    return found
+
+
+def _point_mb(model: str, variant: str, backend: str, name: str, value: int) -> tuple[str, float]:
+    painter = TextToImage.load(model, variant=variant, device="cpu", backend=backend)
+    call = point_call(painter, name, value)
+    call()
+    call()
+    shown = num_tokens(painter, value) if name == "tokens" else value
+    return str(shown), round(max(peak_bytes(), resident_bytes()) / MEGABYTE)
+
+
+def num_tokens(painter: TextToImage, cells: int) -> int:
+    """Return the image tokens of a square picture.
+
+    Args:
+        painter: Knows its patches.
+        cells: Latent cells along an edge.
+    """
+    return int((cells // painter.parts.transformer.config["patch_size"]) ** 2)
+
+
+def point_call(painter: TextToImage, name: str, value: int) -> Callable[[], object]:
+    """Return one call of a point: a step of so many tokens, or pictures that differ otherwise.
+
+    Args:
+        painter: Paints.
+        name: What the curve changes.
+        value: What it is at this point.
+    """
+    if name == "tokens":
+        return step_call(painter, value)
+    asked: dict[str, Callable[[], Sequence[GenerationSpec]]] = {
+        "company": lambda: [replace(PLAIN, seed=seed) for seed in range(value)],
+        "regions": lambda: [replace(PLAIN, regions=regions(value))],
+        "steps": lambda: [replace(PLAIN, num_steps=value)],
+    }
+    return picture_call(painter, asked[name]())
+
+
+def step_call(painter: TextToImage, cells: int) -> Callable[[], object]:
+    """Return one step of a square picture.
+
+    Args:
+        painter: Its networks are asked.
+        cells: Latent cells along an edge.
+    """
+    latent = torch.zeros(1, painter.parts.transformer.config["in_channels"], cells, cells)
     with torch.inference_mode():
         words = painter.networks.encode(torch.ones(1, 12, dtype=torch.long))
-        found = {}
-        for cells in CELLS:
-            latent = torch.zeros(1, config["in_channels"], cells, cells)
 
-            def step(latent: torch.Tensor = latent) -> object:
-                return painter.networks.denoise(latent, torch.tensor([500]), [words], [None])
+    @torch.inference_mode()
+    def step() -> object:
+        return painter.networks.denoise(latent, torch.tensor([500]), [words], [None])
 
-            times = timed(step, repeats)
-            found[str((cells // config["patch_size"]) ** 2)] = round(statistics.median(times), 5)
-    return found
+    return step
+
+
+def picture_call(painter: TextToImage, specs: Sequence[GenerationSpec]) -> Callable[[], object]:
+    """Return a call that paints pictures of the next seeds.
+
+    Args:
+        painter: Paints.
+        specs: Pictures of a call.
+    """
+    seeds = itertools.count(0, 100)
+
+    def call() -> object:
+        first = next(seeds)
+        return painter.generate([replace(spec, seed=spec.seed + first) for spec in specs])
+
+    return call
 
 
 def regions(number: int) -> tuple[Region, ...]:
@@ -151,20 +226,13 @@ def regions(number: int) -> tuple[Region, ...]:
     )
 
 
-def seconds(painter: TextToImage, specs: Sequence[GenerationSpec], repeats: int) -> float:
-    """Return the median time of one call, after one that compiles.
+def median_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Return the median time of a call, after one that compiles.
 
     Args:
-        painter: Paints.
-        specs: Pictures of a call.
+        call: What is timed.
         repeats: Calls that count.
     """
-    seeds = itertools.count(0, 100)
-
-    def call() -> object:
-        first = next(seeds)
-        return painter.generate([replace(spec, seed=spec.seed + first) for spec in specs])
-
     return round(statistics.median(timed(call, repeats)), 5)
 
 
@@ -178,97 +246,8 @@ def step_seconds(steps: Curve) -> float:
     return (steps[many] - steps[few]) / (int(many) - int(few))
 
 
-def step_work(painter: TextToImage, spec: GenerationSpec) -> float:
-    """Count the floating-point operations of one pass, as torch counts them.
-
-    Args:
-        painter: Its float network, or what its codes stand for.
-        spec: A picture.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from pipelines.accelerate.graphs import RowTransformer, row_words
-
-    network = painter.parts.transformer
-    row = RowTransformer(network, painter.info.latent_factor)
-    edge = spec.width // painter.info.latent_factor
-    num_tokens = (edge // network.config["patch_size"]) ** 2
-    with torch.no_grad():
-        words = painter.networks.encode(torch.ones(1, 12, dtype=torch.long))
-        heard = row_words(
-            words, None, num_layers=len(network.transformer_blocks), num_tokens=num_tokens
-        )
-        latent = torch.zeros(1, network.config["in_channels"], edge, edge)
-        with FlopCounterMode(display=False) as counter:
-            row(latent, torch.tensor([500.0]), *heard)
-    return float(counter.get_total_flops())
-
-
-def peaks(repeats: int = 5) -> dict[str, float]:
-    """Measure what this machine reaches at best: matrix products and copies.
-
-    Args:
-        repeats: Products that count; the fastest is the peak.
-
-    Returns:
-        peak_gflop_s_*: Billions of operations a second by number format, two a multiplication.
-        peak_gb_s: Gigabytes a second of a copy, read and written.
-    """
-    shape = (PRODUCT, PRODUCT)
-    wide, half = torch.randn(shape), torch.randn(shape).bfloat16()
-    bytes_ = torch.randint(-127, 128, shape, dtype=torch.int8)
-    source = torch.empty(2**28, dtype=torch.uint8)
-    target = torch.empty_like(source)
-    products: dict[str, Callable[[], object]] = {
-        "float32": lambda: wide @ wide,
-        "bfloat16": lambda: half @ half,
-        "int8": lambda: torch._int_mm(bytes_, bytes_),  # noqa: SLF001 - torch's int8 product
-    }
-    found = {
-        f"peak_gflop_s_{name}": significant(2 * PRODUCT**3 / fastest(call, repeats) / 1e9)
-        for name, call in products.items()
-    }
-    copy_s = fastest(lambda: target.copy_(source), repeats)
-    return {**found, "peak_gb_s": significant(2 * source.numel() / copy_s / 1e9)}
-
-
-def significant(number: float) -> float:
-    """Round to four digits, so that a slow machine's figures are not zero.
-
-    Args:
-        number: Any.
-    """
-    return float(f"{number:.4g}")
-
-
-def fastest(call: Callable[[], object], repeats: int) -> float:
-    """Return the least time of several calls, after one that warms up.
-
-    Args:
-        call: What is timed.
-        repeats: How often.
-    """
-    return min(timed(call, repeats))
-
-
-def timed(call: Callable[[], object], repeats: int) -> list[float]:
-    """Return the time of every call, after one that warms up.
-
-    Args:
-        call: What is timed.
-        repeats: How often.
-    """
-    call()
-    found = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - started)
-    return found
-
-
 def draw(figures: Mapping[str, object], path: Path) -> None:
-    """Draw every curve, and the step below the machine's roof.
+    """Draw every curve, its memory beside it, and steps below the machine's roof.
 
     Args:
         figures: What `main` measured.
@@ -285,18 +264,16 @@ def draw(figures: Mapping[str, object], path: Path) -> None:
         assert isinstance(curve, Mapping)
         axis.plot([int(value) for value in curve], [1e3 * s for s in curve.values()], "o-")
         axis.set(xlabel=_LABELS[name], ylabel="milliseconds", ylim=(0, None))
+        held = figures.get(f"cost_mb_by_{name}")
+        if isinstance(held, Mapping):
+            memory = axis.twinx()
+            memory.plot([int(value) for value in held], list(held.values()), "s--", color="gray")
+            memory.set(ylabel="megabytes of the process", ylim=(0, 1.3 * max(held.values())))
     bits = figures["cost_s_by_bits"]
     assert isinstance(bits, Mapping)
     axes[4].barh(list(bits), [1e3 * s for s in bits.values()])
     axes[4].set(xlabel="milliseconds a picture")
-    roofs = {
-        name.removeprefix("peak_gflop_s_"): float(str(value))
-        for name, value in figures.items()
-        if name.startswith("peak_gflop_s_")
-    }
-    reached = float(str(figures["cost_step_gflop"])) / float(str(figures["cost_step_ms"])) * 1e3
-    axes[5].barh([*roofs, "one step reaches"], [*roofs.values(), reached])
-    axes[5].set(xlabel="billions of operations a second")
+    draw_roofline(axes[5], figures)
     figure.savefig(path, dpi=100)
 
 

@@ -127,7 +127,7 @@ def _ours(subject: Subject, backend: str) -> Painter:
         return np.asarray(painter.generate([replace(spec, scheduler=solver)])[0].image)
 
     paint = _timed(painted, subject.device)
-    return Painter(paint=paint, weights_mb=_file_mb(subject.model, subject.variant))
+    return Painter(paint=paint, weights_mb=file_mb(subject.model, subject.variant))
 
 
 def _stock(subject: Subject, name: str) -> Painter:
@@ -145,7 +145,7 @@ def _stock(subject: Subject, name: str) -> Painter:
         return paint_stock(pipe, asdict(asked))
 
     share = 0.5 if dtype == torch.bfloat16 else 1.0
-    weights_mb = share * _file_mb(subject.model, variant)
+    weights_mb = share * file_mb(subject.model, variant)
     return Painter(paint=_timed(paint, subject.device), weights_mb=weights_mb)
 
 
@@ -165,6 +165,12 @@ def _timed(paint: Callable[[GenerationSpec], np.ndarray[Any, Any]], device: str)
     return painted
 
 
-def _file_mb(model: str, variant: str | None) -> float:
+def file_mb(model: str, variant: str | None) -> float:
+    """Return the size of a transformer's weights as stored, in 10^6 bytes.
+
+    Args:
+        model: Checkpoint folder.
+        variant: Which variant of it; None for the default.
+    """
     folder = open_checkpoint(model, variant=variant).transformer
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / MEGABYTE

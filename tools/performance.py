@@ -64,8 +64,17 @@ COSTS = """
 
 `low-bit` as served. Each curve changes one thing: 4 steps, no regions, one picture.
 
-![Milliseconds over tokens, company, regions, steps and variants, and peaks](images/costs.png)
+![Milliseconds and megabytes over tokens, company, regions, steps, variants; roofline](images/costs.png)
 """
+
+ATTENTION = """
+## Attention of plain torch
+
+Milliseconds of one layer's product on the CPU: torch's own kernel, and plain products in blocks of
+queries. `pipelines/attend.py` takes blocks in bfloat16 from 256 queries up.
+
+| | bfloat16, torch | bfloat16, blocks | float32, torch | float32, blocks |
+|---|---|---|---|---|"""
 
 GUIDANCE = """
 ## Guidance at some steps only
@@ -86,7 +95,8 @@ FIGURES=benchmarks/results/performance.json
 python -m benchmarks.bench_backends --output $FIGURES --memory --server
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 5
 python -m benchmarks.bench_backends --output $FIGURES --device cuda   # on a GPU; names end in _cuda
-python -m benchmarks.bench_costs --output $FIGURES --picture docs/images/costs.png
+python -m benchmarks.bench_costs --output $FIGURES --memory --picture docs/images/costs.png
+python -m benchmarks.bench_attention --output $FIGURES
 python -m benchmarks.bench_guidance --output $FIGURES
 make docs
 ```
@@ -144,21 +154,36 @@ def _xl(figures: Mapping[str, float | None]) -> Iterator[str]:
 
 def _costs(figures: Mapping[str, float | None]) -> Iterator[str]:
     yield COSTS.rstrip()
-    work, ms = figures.get("cost_step_gflop"), figures.get("cost_step_ms")
-    if not work or not ms:
+    work, seconds = figures.get("cost_gflop_by_tokens"), figures.get("cost_s_by_tokens")
+    if not work or not seconds:
         return
-    peaks = {
-        "float32": figures["peak_gflop_s_float32"],
-        "bfloat16": figures["peak_gflop_s_bfloat16"],
-        "int8": figures["peak_gflop_s_int8"],
-    }
-    said = ", ".join(f"{_number(peak)} in {name}" for name, peak in peaks.items())
+    kinds = ("float32", "bfloat16", "int8")
+    said = ", ".join(f"{_number(figures[f'peak_gflop_s_{kind}'])} in {kind}" for kind in kinds)
+    rates = {tokens: work[tokens] / seconds[tokens] for tokens in work}
+    best = max(rates, key=lambda tokens: rates[tokens])
+    share = rates[best] / figures["peak_gflop_s_int8"]
     yield f"""
-One step is {_number(work)} billion operations in {_number(ms)} ms: {_number(work / ms * 1e3)}
-billion a second. Plain products of 2048 x 2048 reach {said};
+Solid lines are milliseconds, dashed ones megabytes of a process that did nothing else. The last
+panel is a roofline: the machine's peaks, and where one step lies. A step of a 128 x 128 picture (64
+tokens) is {_number(work["64"])} billion operations: {_number(rates["64"])} billion a second. With {best} tokens
+it reaches {_number(rates[best])}, {share:.0%} of the int8 peak. Plain products of 2048 x 2048 reach {said};
 a copy moves {_number(figures["peak_gb_s"])} gigabytes a second. A step of this small network is
 bound by how many operations it has, not by any of these: some hundred products of 64 tokens,
 microseconds each."""
+    yield from _attention(figures)
+
+
+def _attention(figures: Mapping[str, Any]) -> Iterator[str]:
+    halves, singles = (
+        {way: figures.get(f"attention_ms_{way}_{kind}", {}) for way in ("torch", "blocks")}
+        for kind in ("bfloat16", "float32")
+    )
+    if not halves["torch"]:
+        return
+    yield ATTENTION
+    for shape in halves["torch"]:
+        cells = [f"{each[way][shape]:.3g}" for each in (halves, singles) for way in each]
+        yield f"| {shape} | {' | '.join(cells)} |"
 
 
 def _guidance(figures: Mapping[str, Any]) -> Iterator[str]:
