@@ -46,6 +46,9 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file to write; other keys in it stay.")],
     model: Annotated[str, typer.Option(help="Checkpoint folder.")] = "checkpoints/emoji-scenes",
     variant: Annotated[str | None, typer.Option(help="Variant that ours paint with.")] = "low-bit",
+    lean_variant: Annotated[
+        str | None, typer.Option(help="Smallest variant, which `ours_lean` paints with.")
+    ] = "low-bit-3",
     peers_variant: Annotated[
         str | None, typer.Option(help="Float variant of the peers.")
     ] = "rdd-4",
@@ -67,6 +70,7 @@ def main(
         subject = Subject(
             model=model,
             variant=variant,
+            lean_variant=lean_variant,
             peers_variant=peers_variant,
             teacher=teacher,
             cache_dir=cache_dir,

@@ -29,7 +29,12 @@ from pipelines.text_to_image import TextToImage
 TEACHER = "diffusers_teacher50"
 STOCK = ("diffusers_fp32", "diffusers_bf16", "diffusers_compiled", TEACHER)
 PEERS = (*STOCK, *PROCESS_PEERS)
-OURS = {"ours": AUTO, **{f"ours_{name.replace('-', '_')}": name for name in BACKENDS}}
+LEAN = "ours_lean"
+OURS = {
+    "ours": AUTO,
+    LEAN: "openvino-lean",
+    **{f"ours_{name.replace('-', '_')}": name for name in BACKENDS},
+}
 ON_CPU = (*OURS, *STOCK, *CPU_ONLY_PEERS, *ANY_DEVICE_PEERS)
 ON_CUDA = (
     *("ours", "ours_torch", "ours_torch_compiled"),
@@ -49,6 +54,7 @@ class Subject:
         teacher: The variant that takes 50 guided steps.
         cache_dir: Where compiled networks are kept.
         device: Where everybody paints: "cpu" or "cuda".
+        lean_variant: The smallest variant, which `ours_lean` paints with, weights packed.
     """
 
     model: str
@@ -57,6 +63,7 @@ class Subject:
     teacher: str | None
     cache_dir: str
     device: str = "cpu"
+    lean_variant: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +108,8 @@ def painters(subject: Subject, who: Sequence[str]) -> Iterator[Mapping[str, Pain
 
 def _load(name: str, subject: Subject, stack: ExitStack) -> Painter:
     if name in OURS:
-        return _ours(subject, OURS[name])
+        variant = subject.lean_variant if name == LEAN else subject.variant
+        return _ours(subject, OURS[name], variant)
     if name in PROCESS_PEERS:
         threads = torch.get_num_threads()
         peer = PeerProcess(name, subject.model, subject.peers_variant, threads, subject.device)
@@ -110,24 +118,24 @@ def _load(name: str, subject: Subject, stack: ExitStack) -> Painter:
     return _stock(subject, name)
 
 
-def _ours(subject: Subject, backend: str) -> Painter:
+def _ours(subject: Subject, backend: str, variant: str | None) -> Painter:
     painter = TextToImage.load(
         subject.model,
-        variant=subject.variant,
+        variant=variant,
         device=subject.device,
         backend=backend,
         cache_dir=subject.cache_dir,
     )
     execution = painter.networks.execution
     if backend not in {AUTO, execution.backend}:
-        raise UnsupportedError(f"{backend} takes no {subject.variant}")
+        raise UnsupportedError(f"{backend} takes no {variant}")
     solver = painter.info.default_scheduler
 
     def painted(spec: GenerationSpec) -> np.ndarray[Any, Any]:
         return np.asarray(painter.generate([replace(spec, scheduler=solver)])[0].image)
 
     paint = _timed(painted, subject.device)
-    return Painter(paint=paint, weights_mb=file_mb(subject.model, subject.variant))
+    return Painter(paint=paint, weights_mb=file_mb(subject.model, variant))
 
 
 def _stock(subject: Subject, name: str) -> Painter:
