@@ -1,20 +1,29 @@
-"""One step of a network of PixArt-XL/2's shape, weights at random, in float and in few bits."""
+"""One step of a network of PixArt-XL/2's shape, weights at random: ours beside stock and peers."""
 
+import base64
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from dataclasses import replace
 
+import numpy as np
 import torch
 from diffusers import PixArtTransformer2DModel
-from torch import nn
+from torch import Tensor, nn
 
+from app.settings import shipped_model
+from benchmarks.peer_process import PythonProcess
+from benchmarks.peers.xl import drawn_call, eager_step, random_xl
+from benchmarks.roofline import significant
+from core.errors import ConfigError
 from core.progress import progress
 from core.seeding import numpy_generator
 from pipelines.accelerate.choose import COARSE
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
-from pipelines.components import Components
+from pipelines.components import Components, load_components
 from pipelines.store import open_checkpoint
 from quant.manifest import LayerFormat
 from quant.numerics import min_max_grid
@@ -22,75 +31,108 @@ from quant.precision import MAX_BITS
 from quant.store import packed_layer, storage
 from quant.timesteps import Timesteps
 
-XL = ("xl_speedup_fp32", "xl_speedup_bf16", "xl_speedup_fp32_static", "xl_weight_ratio")
+XL = (
+    *("xl_speedup_fp32", "xl_speedup_bf16", "xl_speedup_sdnq", "xl_speedup_fp32_static"),
+    "xl_weight_ratio",
+)
+EDGES = {256: 32, 1024: 64}
+"""Latent cells along an edge by image tokens."""
+OURS = ("ours_float32", "ours", "ours_static")
+STOCK = ("fp32", "bf16")
+PEERS = (
+    *("openvino_int8_static", "openvino_int8_dynamic", "ort_int8"),
+    *("torchao_int8", "quanto_int8", "sdnq_uint4"),
+)
+RUNNERS = (*STOCK, *OURS, *PEERS)
+FEW_BITS = ("ours", "ours_static", "sdnq_uint4")
+"""Who holds weights at random in so few bits that a distance from float would tell nothing."""
+MODULE = "benchmarks.peers.xl"
 WIDTHS = (2, 3, 4)
-NUM_WORDS = 120
+MEGABYTE = 1e6
 
-Step = Callable[[], torch.Tensor]
+Step = Callable[[], tuple[float, Tensor]]
+"""Runs one step, and returns its seconds and its output."""
 
 
 def measure_xl(
-    num_rounds: int, *, num_layers: int = 28, num_heads: int = 16, edge: int = 32
+    num_rounds: int,
+    *,
+    who: Sequence[str] = RUNNERS,
+    num_layers: int = 28,
+    num_heads: int = 16,
+    edge: int = 32,
 ) -> dict[str, float | None]:
     """Time one unguided step, in turns.
 
     Args:
         num_rounds: Rounds that count, at least 1.
+        who: Who takes part.
         num_layers: Blocks; 28 is XL.
         num_heads: Heads; 16 is XL.
         edge: Latent cells along an edge; 32 is 256 tokens.
 
     Returns:
-        xl_speedup_fp32: Seconds of float32 eager over ours with mixed 2/3/4-bit weights.
-        xl_speedup_bf16: Seconds of bfloat16 eager over ours.
-        xl_speedup_fp32_static: The first with stored input ranges and weights of eight bits.
+        xl_step_s_*: Median seconds of everybody, and quartiles (`_low`, `_high`) if there are
+            rounds enough; None for who could not be prepared, and why is printed.
+        xl_speedup_fp32: Seconds of float32 eager over ours with mixed 2/3/4-bit weights; likewise
+            `_bf16` of bfloat16 eager, `_sdnq` of SDNQ's uint4; `_fp32_static` is of ours with
+            stored input ranges and weights of eight bits.
         xl_weight_ratio: Bytes of our weights inside the blocks over float32's.
+        xl_weights_mb_*: 10^6 bytes of everybody's weights.
+        xl_distance_*: Relative distance from the float32 output, of those of eight bits or more.
     """
-    network = random_xl(num_layers, num_heads, edge)
-    packed = in_few_bits(network, {})
-    steps = xl_steps(network, packed, edge)
+    with xl_steps(who, num_layers, num_heads, edge) as (steps, sizes):
+        seconds, outputs = _in_turns(steps, num_rounds)
+    figures: dict[str, float | None] = {f"xl_step_s_{name}": None for name in who}
+    for name, each in seconds.items():
+        figures[f"xl_step_s_{name}"] = round(statistics.median(each), 4)
+        if len(each) >= 4:
+            low, _, high = statistics.quantiles(each, n=4)
+            figures[f"xl_step_s_{name}_low"] = round(low, 4)
+            figures[f"xl_step_s_{name}_high"] = round(high, 4)
+    figures |= {f"xl_{name}": round(size, 4) for name, size in sizes.items()}
+    return figures | _speedups(figures) | _distances(outputs)
+
+
+def _in_turns(
+    steps: Mapping[str, Step], num_rounds: int
+) -> tuple[Mapping[str, Sequence[float]], Mapping[str, Tensor]]:
     rng = numpy_generator(0, "order")
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    outputs: dict[str, Tensor] = {}
     with progress("XL", total=(num_rounds + 1) * len(steps), unit="steps") as report:
         for number in range(num_rounds + 1):
-            for name in rng.permutation(list(steps)):
-                started = time.perf_counter()
-                steps[str(name)]()
-                if number:
-                    seconds[str(name)].append(time.perf_counter() - started)
+            for name in map(str, rng.permutation(list(steps))):
+                took, outputs[name] = steps[name]()
+                if number:  # the first is everybody's warm-up
+                    seconds[name].append(took)
                 report.advance()
-    middle = {name: statistics.median(each) for name, each in seconds.items()}
-    found = storage(packed)
-    ratio = found["resident_bytes"] / (4 * found["num_weights"])
-    return {
-        "xl_speedup_fp32": round(middle["fp32"] / middle["ours"], 3),
-        "xl_speedup_bf16": round(middle["bf16"] / middle["ours"], 3),
-        "xl_speedup_fp32_static": round(middle["fp32"] / middle["ours_static"], 3),
-        "xl_weight_ratio": round(ratio, 4),
-        **{f"xl_step_s_{name}": round(each, 4) for name, each in middle.items()},
+    return seconds, outputs
+
+
+def _speedups(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    pairs = {
+        "fp32": ("fp32", "ours"),
+        "bf16": ("bf16", "ours"),
+        "sdnq": ("sdnq_uint4", "ours"),
+        "fp32_static": ("fp32", "ours_static"),
     }
+    found: dict[str, float | None] = {}
+    for name, (other, ours) in pairs.items():
+        theirs, own = (figures.get(f"xl_step_s_{each}") for each in (other, ours))
+        found[f"xl_speedup_{name}"] = round(theirs / own, 3) if theirs and own else None
+    return found
 
 
-def random_xl(num_layers: int, num_heads: int, edge: int) -> PixArtTransformer2DModel:
-    """Return a network of PixArt-XL/2's shape.
-
-    Args:
-        num_layers: Blocks.
-        num_heads: Heads, of 72 channels each.
-        edge: Latent cells along an edge.
-    """
-    torch.manual_seed(0)
-    return PixArtTransformer2DModel(
-        num_attention_heads=num_heads,
-        attention_head_dim=72,
-        in_channels=4,
-        out_channels=8,
-        num_layers=num_layers,
-        cross_attention_dim=72 * num_heads,
-        caption_channels=4096,
-        sample_size=edge,
-        patch_size=2,
-    ).eval()
+def _distances(outputs: Mapping[str, Tensor]) -> dict[str, float]:
+    exact = outputs.get("fp32")
+    if exact is None:
+        return {}
+    return {
+        f"xl_distance_{name}": significant(float((output - exact).norm() / exact.norm()))
+        for name, output in outputs.items()
+        if name not in FEW_BITS
+    }
 
 
 def in_few_bits(
@@ -155,73 +197,125 @@ def _is_in_block(name: str, layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) and "transformer_blocks." in name
 
 
-@torch.no_grad()
+@contextmanager
 def xl_steps(
-    network: PixArtTransformer2DModel, packed: PixArtTransformer2DModel, edge: int
-) -> Mapping[str, Step]:
-    """Return one step each: float32, bfloat16, and ours in float32, in few bits, and from ranges.
+    who: Sequence[str], num_layers: int, num_heads: int, edge: int
+) -> Iterator[tuple[Mapping[str, Step], Mapping[str, float]]]:
+    """Prepare everybody, one after another, for that takes more memory than running.
 
     Args:
-        network: The float network.
-        packed: The same in few bits.
+        who: Names.
+        num_layers: Blocks.
+        num_heads: Heads.
+        edge: Latent cells along an edge.
+
+    Yields:
+        One step of each who could be prepared, and what weights take: `weights_mb_*` and
+        `weight_ratio`. Processes end afterwards.
+    """
+    steps: dict[str, Step] = {}
+    sizes: dict[str, float] = {}
+    with ExitStack() as stack:
+        with progress("Preparing", total=len(who), unit="networks") as report:
+            for name in (each for each in PEERS if each in who):
+                report.advance(0, note=name)
+                try:
+                    peer = XlProcess(name, num_layers, num_heads, edge)
+                except ConfigError as error:
+                    print(f"{name} is not measured at {edge} cells: {error}")
+                else:
+                    stack.callback(peer.close)
+                    steps[name], sizes[f"weights_mb_{name}"] = peer.step, peer.weights_mb
+                report.advance()
+            network = random_xl(num_layers, num_heads, edge)
+            for name in (each for each in (*STOCK, *OURS) if each in who):
+                report.advance(0, note=name)
+                steps[name], found = _own_step(name, network, edge)
+                sizes |= found
+                report.advance()
+        yield steps, sizes
+
+
+class XlProcess(PythonProcess):
+    """A peer that has made few bits of the network.
+
+    Args:
+        name: One of `PEERS`.
+        num_layers: Blocks.
+        num_heads: Heads.
         edge: Latent cells along an edge.
     """
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(1, 4, edge, edge, generator=generator)
-    words = torch.randn(NUM_WORDS, 4096, generator=generator)
-    times = torch.tensor([500])
 
-    def eager(each: PixArtTransformer2DModel, dtype: torch.dtype) -> Step:
-        mask = torch.ones(1, NUM_WORDS, dtype=dtype)
+    def __init__(self, name: str, num_layers: int, num_heads: int, edge: int) -> None:
+        words = (name, num_layers, num_heads, edge, torch.get_num_threads())
+        super().__init__(MODULE, list(map(str, words)))
+        self._shape = (1, -1, edge, edge)
 
-        @torch.inference_mode()
-        def step() -> torch.Tensor:
-            return each(
-                latents.to(dtype),
-                encoder_hidden_states=words.to(dtype)[None],
-                encoder_attention_mask=mask,
-                timestep=times,
-                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-                return_dict=False,
-            )[0]
+    def step(self) -> tuple[float, Tensor]:
+        """Run one step; the seconds are its own, without the pipe."""
+        answer = self.ask({})
+        values = np.frombuffer(base64.b64decode(answer["output"]), np.float32)
+        return float(answer["seconds"]), torch.from_numpy(values.copy()).reshape(self._shape)
 
-        return step
 
-    def compiled(each: PixArtTransformer2DModel, *, codes: bool = True) -> Step:
-        networks = OpenvinoNetworks(
-            _parts(each),
-            8,
-            execution=Execution("openvino", tolerance=COARSE),
-            revision="xl",
-            shelf=None,
-            rounding=Rounding(codes=codes),
-        )
+@torch.no_grad()
+def _own_step(
+    name: str, network: PixArtTransformer2DModel, edge: int
+) -> tuple[Step, dict[str, float]]:
+    call = drawn_call(edge)
+    plain = eager_step(network, call, torch.float32)
+    if name in STOCK:
+        dtype = torch.float32 if name == "fp32" else torch.bfloat16
+        own = network if name == "fp32" else deepcopy(network).to(dtype)
+        return _timed(eager_step(own, call, dtype)), {f"weights_mb_{name}": _weights_mb(own)}
+    if name == "ours_float32":
+        return _timed(_compiled(network, edge)), {f"weights_mb_{name}": _weights_mb(network)}
+    packed = in_few_bits(network, input_ranges(network, plain) if name == "ours_static" else {})
+    # Stored ranges belong to codes that are expanded to bytes; without, codes stay packed.
+    step = _compiled(packed, edge, codes=name == "ours_static")
+    found = storage(packed)
+    ratio = found["resident_bytes"] / (4 * found["num_weights"])
+    sizes = {f"weights_mb_{name}": _weights_mb(packed)}
+    return _timed(step), sizes | ({"weight_ratio": ratio} if name == "ours" else {})
 
-        @torch.inference_mode()
-        def step() -> torch.Tensor:
-            found = networks.denoise(latents, times, [words], [None])
-            assert not networks.execution.fallbacks, networks.execution.fallbacks
-            return found
 
-        return step
+def _compiled(
+    network: PixArtTransformer2DModel, edge: int, *, codes: bool = True
+) -> Callable[[], Tensor]:
+    networks = OpenvinoNetworks(
+        _parts(network),
+        8,
+        execution=Execution("openvino", tolerance=COARSE),
+        revision="xl",
+        shelf=None,
+        rounding=Rounding(codes=codes),
+    )
+    call = drawn_call(edge)
+    words = call["words"][0]
 
-    plain = eager(network, torch.float32)
-    ranges = input_ranges(network, plain)
-    return {
-        "fp32": plain,
-        "bf16": eager(deepcopy(network).to(torch.bfloat16), torch.bfloat16),
-        "ours_float32": compiled(network),
-        "ours": compiled(packed, codes=False),
-        "ours_static": compiled(in_few_bits(network, ranges)),
-    }
+    @torch.inference_mode()
+    def step() -> Tensor:
+        found = networks.denoise(call["latent"], call["timestep"].long(), [words], [None])
+        assert not networks.execution.fallbacks, networks.execution.fallbacks
+        return found
+
+    return step
+
+
+def _timed(step: Callable[[], Tensor]) -> Step:
+    def timed() -> tuple[float, Tensor]:
+        started = time.perf_counter()
+        output = step()
+        return time.perf_counter() - started, output
+
+    return timed
+
+
+def _weights_mb(network: nn.Module) -> float:
+    return sum(part.nbytes for part in network.state_dict().values()) / MEGABYTE
 
 
 def _parts(transformer: PixArtTransformer2DModel) -> Components:
     """Stand a network beside the shipped model's other parts, which no step asks."""
-    from dataclasses import replace
-
-    from app.settings import shipped_model
-    from pipelines.components import load_components
-
     shipped = load_components(open_checkpoint(shipped_model()), device="cpu", dtype="float32")
     return replace(shipped, transformer=transformer)

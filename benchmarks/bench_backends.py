@@ -13,17 +13,17 @@ Figures of a GPU end in `_cuda`, beside those of the CPU.
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
 
-from benchmarks.backends_xl import XL, measure_xl
+from benchmarks.backends_xl import EDGES, RUNNERS, XL, measure_xl
 from benchmarks.bench_first_image import measure as measure_server
 from benchmarks.painters import ON_CPU, ON_CUDA, Painter, Subject, painters
 from core.devices import limit_threads, usable_device
@@ -35,6 +35,7 @@ from pipelines.spec import GenerationSpec
 
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown")
 NOUNS = ("cat", "dog", "apple", "frog", "owl", "star", "car", "heart", "moon", "fish")
+T = TypeVar("T")
 EVERYBODY = {"cpu": ON_CPU, "cuda": ON_CUDA}
 REFERENCE = "diffusers_fp32"
 TURN = 3
@@ -57,6 +58,10 @@ def main(
     who: Annotated[list[str] | None, typer.Option(help="Painters; all of them.")] = None,
     num_rounds: Annotated[int, typer.Option(min=0, help="Rounds of whole pictures.")] = 10,
     xl_rounds: Annotated[int, typer.Option(min=0, help="Rounds of PixArt-XL/2's shape.")] = 0,
+    xl_tokens: Annotated[
+        list[int] | None, typer.Option(help="Image tokens of that shape: 256, 1024; both.")
+    ] = None,
+    xl_who: Annotated[list[str] | None, typer.Option(help="Who runs it; everybody.")] = None,
     device: Annotated[str, typer.Option(help="Where all paint: cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores.")] = None,
     memory: Annotated[bool, typer.Option(help="Also measure memory, a process each.")] = False,
@@ -65,6 +70,8 @@ def main(
     """Measure backends beside their peers."""
     limit_threads(threads)
     names = who or everybody(device)
+    sizes = chosen("number of tokens", xl_tokens, EDGES, "xl_tokens")
+    runners = chosen("runner", xl_who, RUNNERS, "xl_who")
     figures: dict[str, float | None] = {}
     with TemporaryDirectory() as cache_dir:
         subject = Subject(
@@ -84,14 +91,33 @@ def main(
             figures |= memory_of(subject, names, steps)
     if device != "cpu":
         figures = {f"{name}_{device}": figure for name, figure in figures.items()}
-    if xl_rounds:
-        figures |= measure_xl(xl_rounds)
+    for tokens in sizes if xl_rounds else ():
+        found = measure_xl(xl_rounds, who=runners, edge=EDGES[tokens])
+        figures |= {name if tokens == 256 else f"{name}_{tokens}": x for name, x in found.items()}
     if server:
         measure_server(model, variant, 1)  # leaves compiled networks behind
         figures["first_image_s"] = measure_server(model, variant, 1)["first_image_s"]
     known = json.loads(output.read_text("utf-8")) if output.exists() else {}
     merge(output, {**unmeasured(known), **figures}, module="benchmarks.bench_backends")
     print(json.dumps(figures, indent=1))
+
+
+def chosen(kind: str, asked: Sequence[T] | None, known: Collection[T], param: str) -> list[T]:
+    """Return what is asked for, or all that is known.
+
+    Args:
+        kind: What it is, as a noun.
+        asked: Some of the known; None or nothing is all.
+        known: What there is.
+        param: The option.
+
+    Raises:
+        UnknownNameError: If something is asked for that is not known.
+    """
+    for each in asked or ():
+        if each not in known:
+            raise UnknownNameError(kind, str(each), map(str, known), param=param)
+    return list(asked or known)
 
 
 def everybody(device: str) -> Sequence[str]:
@@ -117,12 +143,13 @@ def unmeasured(known: Mapping[str, object]) -> dict[str, None]:
         known: Figures that are there.
     """
     kinds = ("images_per_s", "distance", "weights_mb", "resident_mb")
+    sized = [f"{name}{end}" for name in XL for end in ("", "_1024")]
     names = [
         f"{kind}_{who}{'' if device == 'cpu' else f'_{device}'}"
         for device, present in EVERYBODY.items()
         for kind, who in product(kinds, present)
     ]
-    return {name: None for name in [*names, *XL, "first_image_s"] if name not in known}
+    return {name: None for name in [*names, *sized, "first_image_s"] if name not in known}
 
 
 def rates(present: Mapping[str, Painter], steps: int, num_rounds: int) -> dict[str, float | None]:

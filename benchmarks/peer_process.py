@@ -1,9 +1,9 @@
-"""A low-bit peer in a process of its own, asked for pictures over a pipe."""
+"""Low-bit peers in processes of their own, asked over a pipe."""
 
 import base64
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -25,36 +25,26 @@ ANY_DEVICE_PEERS = ("torchao_int8", "quanto_int8", "sdnq_uint4")
 PROCESS_PEERS = (*CPU_ONLY_PEERS, *ANY_DEVICE_PEERS, *CUDA_ONLY_PEERS)
 
 
-class PeerProcess:
-    """A peer that has loaded a checkpoint's float variant and made few bits of it.
+class PythonProcess:
+    """A module of the peers' environment that answers one line of JSON to each line.
 
     Args:
-        name: One of `PROCESS_PEERS`.
-        model: Checkpoint folder.
-        variant: Its float variant.
-        num_threads: CPU threads.
-        device: Where it paints.
+        module: What is run.
+        arguments: Its words.
 
     Attributes:
-        weights_mb: Size of its transformer's weights.
+        weights_mb: Size of its transformer's weights, its first answer.
 
     Raises:
-        ConfigError: If its environment is missing, or the peer cannot take this model.
+        ConfigError: If its environment is missing, or it says that it cannot do what is asked.
     """
 
-    def __init__(
-        self, name: str, model: str, variant: str | None, num_threads: int, device: str = "cpu"
-    ) -> None:
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
         if not PYTHON.exists():
             raise ConfigError(f"{PYTHON} does not exist: make peers.", param="who")
-        checkpoint = open_checkpoint(model, variant=variant)
-        order = SCHEDULERS.get(checkpoint.info.default_scheduler)
         self._said = TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(  # noqa: S603 - our own words
-            [
-                *(str(PYTHON), "-m", MODULE, name, model),
-                *(str(checkpoint.transformer), str(order), str(num_threads), device),
-            ],
+            [str(PYTHON), "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -62,25 +52,16 @@ class PeerProcess:
         )
         self.weights_mb = float(self._read()["weights_mb"])
 
-    def paint(self, spec: GenerationSpec) -> Painted:
-        """Paint one picture.
+    def ask(self, question: Mapping[str, object]) -> Mapping[str, Any]:
+        """Ask, and return the answer.
 
         Args:
-            spec: What to paint.
+            question: One line of JSON.
         """
-        names = ("prompt", "seed", "num_steps", "guidance_scale", "width", "height")
         assert self._process.stdin is not None
-        record = asdict(spec)
-        print(json.dumps({name: record[name] for name in names}), file=self._process.stdin)
+        print(json.dumps(question), file=self._process.stdin)
         self._process.stdin.flush()
-        answer = self._read()
-        pixels = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
-        return Painted(
-            seconds=answer["seconds"],
-            pixels=pixels.reshape(answer["shape"]),
-            resident_mb=answer["resident_mb"],
-            peak_mb=answer["peak_mb"],
-        )
+        return self._read()
 
     def close(self) -> None:
         """End the process."""
@@ -102,3 +83,40 @@ class PeerProcess:
         self._said.seek(0)
         lines = self._said.read().strip().splitlines()
         return lines[-1] if lines else "it ended without a word"
+
+
+class PeerProcess(PythonProcess):
+    """A peer that has loaded a checkpoint's float variant and made few bits of it.
+
+    Args:
+        name: One of `PROCESS_PEERS`.
+        model: Checkpoint folder.
+        variant: Its float variant.
+        num_threads: CPU threads.
+        device: Where it paints.
+    """
+
+    def __init__(
+        self, name: str, model: str, variant: str | None, num_threads: int, device: str = "cpu"
+    ) -> None:
+        checkpoint = open_checkpoint(model, variant=variant)
+        order = SCHEDULERS.get(checkpoint.info.default_scheduler)
+        words = (name, model, checkpoint.transformer, order, num_threads, device)
+        super().__init__(MODULE, list(map(str, words)))
+
+    def paint(self, spec: GenerationSpec) -> Painted:
+        """Paint one picture.
+
+        Args:
+            spec: What to paint.
+        """
+        names = ("prompt", "seed", "num_steps", "guidance_scale", "width", "height")
+        record = asdict(spec)
+        answer = self.ask({name: record[name] for name in names})
+        pixels = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
+        return Painted(
+            seconds=answer["seconds"],
+            pixels=pixels.reshape(answer["shape"]),
+            resident_mb=answer["resident_mb"],
+            peak_mb=answer["peak_mb"],
+        )

@@ -87,47 +87,80 @@ def sdnq_uint4(pipe: Any) -> float:  # noqa: ANN401
 def ort_int8(pipe: Any) -> float:  # noqa: ANN401
     """ONNX Runtime: int8 weights, ranges of inputs measured per tensor; decoder in float32."""
     import onnxruntime as ort
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     [call] = _calls(pipe, 1)
     latent = torch.randn(1, pipe.transformer.config.in_channels, *_cells(pipe))
+    run, size = ort_session(pipe.transformer, call)
     with TemporaryDirectory() as folder:
-        plain, small, vae = (str(Path(folder) / f"{name}.onnx") for name in ("f", "i", "v"))
-        # ONNX Runtime 1.32 refuses what the other exporter makes of either.
-        _export(_Step(pipe.transformer), tuple(call.values()), plain, tuple(call), is_new=False)
-        quantize_dynamic(plain, small, weight_type=QuantType.QInt8, per_channel=True)
+        vae = str(Path(folder) / "vae.onnx")
         _export(_Decoder(pipe.vae), (latent,), vae, ("latent",), is_new=True)
+        decoder = ort.InferenceSession(vae, _ort_options(ort))
+    _put(pipe, run, lambda x: torch.from_numpy(decoder.run(None, {"latent": x.numpy()})[0]))
+    return size
+
+
+def ort_session(transformer: nn.Module, call: Call) -> tuple[Callable[[Call], Tensor], float]:
+    """Return a step by ONNX Runtime, int8 weights and dynamic ranges, and the size of its weights.
+
+    Args:
+        transformer: The float network.
+        call: Inputs of a step.
+    """
+    import onnxruntime as ort
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with TemporaryDirectory() as folder:
+        plain, small = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "small"))
+        # ONNX Runtime 1.32 refuses what the other exporter makes.
+        _export(_Step(transformer), tuple(call.values()), plain, tuple(call), is_new=False)
+        quantize_dynamic(plain, small, weight_type=QuantType.QInt8, per_channel=True)
         size = Path(small).stat().st_size / 1e6
-        step, decoder = (ort.InferenceSession(path, _ort_options(ort)) for path in (small, vae))
+        step = ort.InferenceSession(small, _ort_options(ort))
 
     def run(given: Call) -> Tensor:
         feed = {name: given[name].numpy() for name in call}
         return torch.from_numpy(step.run(None, feed)[0])
 
-    _put(pipe, run, lambda x: torch.from_numpy(decoder.run(None, {"latent": x.numpy()})[0]))
-    return size
+    return run, size
 
 
 def openvino_int8_static(pipe: Any) -> float:  # noqa: ANN401
     """OpenVINO with NNCF: int8 weights and inputs, ranges measured beforehand, SmoothQuant."""
+    return _put_openvino(pipe, static_graph(pipe.transformer, _calls(pipe, NUM_CALIBRATION)))
+
+
+def static_graph(transformer: nn.Module, calls: Sequence[Call]) -> Any:  # noqa: ANN401
+    """Return a graph of int8 weights and inputs.
+
+    Args:
+        transformer: The float network.
+        calls: Inputs that ranges are measured on.
+    """
     import nncf
 
-    calls = [tuple(each.values()) for each in _calls(pipe, NUM_CALIBRATION)]
-    graph = _openvino_step(pipe)
-    small = nncf.quantize(
-        graph,
-        nncf.Dataset([[part.numpy() for part in each] for each in calls]),
+    return nncf.quantize(
+        _openvino_step(transformer, calls[0]),
+        nncf.Dataset([[part.numpy() for part in call.values()] for call in calls]),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(calls),
     )
-    return _put_openvino(pipe, small)
 
 
 def openvino_int8_dynamic(pipe: Any) -> float:  # noqa: ANN401
     """OpenVINO with NNCF: int8 weights, ranges of inputs measured while running."""
+    return _put_openvino(pipe, dynamic_graph(pipe.transformer, *_calls(pipe, 1)))
+
+
+def dynamic_graph(transformer: nn.Module, call: Call) -> Any:  # noqa: ANN401
+    """Return a graph of int8 weights.
+
+    Args:
+        transformer: The float network.
+        call: Inputs of a step.
+    """
     import nncf
 
-    return _put_openvino(pipe, nncf.compress_weights(_openvino_step(pipe)))
+    return nncf.compress_weights(_openvino_step(transformer, call))
 
 
 PEERS: dict[str, tuple[Callable[[Any], float], torch.dtype]] = {
@@ -211,43 +244,61 @@ def _put(pipe: Any, step: Callable[[Call], Tensor], decode: Callable[[Tensor], T
     pipe.vae.decode = lambda latent, **_: (decode(latent),)
 
 
-def _openvino_step(pipe: Any) -> Any:  # noqa: ANN401
+def _openvino_step(transformer: nn.Module, call: Call) -> Any:  # noqa: ANN401
     import openvino
 
-    [call] = _calls(pipe, 1)
-    graph = openvino.convert_model(_Step(pipe.transformer), example_input=tuple(call.values()))
+    graph = openvino.convert_model(_Step(transformer), example_input=tuple(call.values()))
     graph.reshape(
         {port: list(part.shape) for port, part in zip(graph.inputs, call.values(), strict=True)}
     )
     return graph
 
 
+def compiled_graph(graph: Any) -> Callable[..., Tensor]:  # noqa: ANN401
+    """Return what runs a graph on torch's number of threads.
+
+    Args:
+        graph: Of one output.
+    """
+    import openvino
+
+    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
+    network = openvino.Core().compile_model(graph, "CPU", threads)
+
+    def run(*parts: Tensor) -> Tensor:
+        return torch.from_numpy(network([part.numpy() for part in parts])[0].copy())
+
+    return run
+
+
+def weights_mb(graph: Any) -> float:  # noqa: ANN401
+    """Return what OpenVINO stores of a graph's weights, in 10^6 bytes.
+
+    Args:
+        graph: Any.
+    """
+    import openvino
+
+    with TemporaryDirectory() as folder:
+        openvino.save_model(graph, f"{folder}/m.xml", compress_to_fp16=False)
+        return Path(f"{folder}/m.bin").stat().st_size / 1e6
+
+
 def _put_openvino(pipe: Any, graph: Any) -> float:  # noqa: ANN401
     import openvino
 
     latent = torch.randn(1, pipe.transformer.config.in_channels, *_cells(pipe))
-    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
-    core = openvino.Core()
-
-    def compiled(model: Any) -> Callable[..., Tensor]:  # noqa: ANN401
-        network = core.compile_model(model, "CPU", threads)
-
-        def run(*parts: Tensor) -> Tensor:
-            return torch.from_numpy(network([part.numpy() for part in parts])[0].copy())
-
-        return run
-
-    step = compiled(graph)
+    step = compiled_graph(graph)
     decoder = openvino.convert_model(_Decoder(pipe.vae), example_input=(latent,))
     decoder.reshape({decoder.inputs[0]: list(latent.shape)})
-    decode = compiled(decoder)
+    decode = compiled_graph(decoder)
     ids = torch.ones(1, 8, dtype=torch.long)
-    encode = compiled(openvino.convert_model(_Encoder(pipe.text_encoder), example_input=(ids, ids)))
+    encode = compiled_graph(
+        openvino.convert_model(_Encoder(pipe.text_encoder), example_input=(ids, ids))
+    )
     pipe.text_encoder.forward = lambda ids, attention_mask: (encode(ids, attention_mask),)
     _put(pipe, lambda given: step(*given.values()), decode)
-    with TemporaryDirectory() as folder:
-        openvino.save_model(graph, f"{folder}/m.xml", compress_to_fp16=False)
-        return Path(f"{folder}/m.bin").stat().st_size / 1e6
+    return weights_mb(graph)
 
 
 def _cells(pipe: Any) -> tuple[int, int]:  # noqa: ANN401
@@ -279,7 +330,7 @@ def _saved_mb(network: nn.Module) -> float:
 
 
 @contextmanager
-def _answers() -> Iterator[Callable[[Mapping[str, object]], None]]:
+def answers() -> Iterator[Callable[[Mapping[str, object]], None]]:
     """Keep stdout for answers: what libraries print goes to stderr."""
     answers = sys.stdout
 
@@ -295,7 +346,7 @@ def main(  # noqa: PLR0917 - a command line
 ) -> None:
     """Load a peer, then paint until stdin ends."""
     torch.set_num_threads(int(threads))
-    with _answers() as answer, torch.inference_mode():
+    with answers() as answer, torch.inference_mode():
         try:
             prepare, dtype = PEERS[name]
             pipe = load_stock(model, transformer, int(order), dtype, device)

@@ -2,11 +2,10 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_backends, peer_process
+from benchmarks import backends_xl, bench_backends, peer_process
 from benchmarks.backends_xl import measure_xl
 from benchmarks.bench_backends import distances, rates
 from benchmarks.painters import OURS, PEERS, Subject, painters
@@ -100,11 +99,30 @@ def test_a_peer_in_its_own_process_paints_or_says_why_not(
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_few_bits_of_xl_are_timed_against_float() -> None:
-    figures = measure_xl(1, num_layers=1, num_heads=2, edge=8)
-    assert figures["xl_speedup_fp32"] > 0
-    assert figures["xl_speedup_fp32_static"] > 0
+    who = ["fp32", "bf16", "ours_float32", "ours", "ours_static"]
+    figures = measure_xl(4, who=who, num_layers=1, num_heads=2, edge=8)
+    for name in ("fp32", "bf16", "fp32_static"):
+        assert (figures[f"xl_speedup_{name}"] or 0) > 0
+    for name in who:
+        low, middle, high = (figures[f"xl_step_s_{name}{end}"] for end in ("_low", "", "_high"))
+        assert 0 < (low or 0) <= (middle or 0) <= (high or 0)
     assert figures["xl_weight_ratio"] == pytest.approx(3 / 32, rel=0.1)
-    assert np.isfinite(list(figures.values())).all()
+    assert figures["xl_weights_mb_bf16"] == pytest.approx(figures["xl_weights_mb_fp32"] / 2)
+    assert figures["xl_distance_fp32"] == 0
+    assert 0 < figures["xl_distance_ours_float32"] < 1e-4 < figures["xl_distance_bf16"]
+
+
+def test_a_peer_runs_the_same_network_or_is_null_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peer_process, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(backends_xl, "MODULE", "tests.benchmarks.plain_xl_peer")
+    who = ["fp32", "quanto_int8", "sdnq_uint4"]
+    figures = measure_xl(1, who=who, num_layers=1, num_heads=2, edge=8)
+    assert figures["xl_distance_quanto_int8"] == 0  # the stand-in changes nothing
+    assert (figures["xl_step_s_quanto_int8"] or 0) > 0
+    assert figures["xl_step_s_sdnq_uint4"] is figures["xl_speedup_sdnq"] is None
+    assert "sdnq_uint4 is not measured at 8 cells: ValueError: no bits" in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_here_is_refused_before_anything_loads(tmp_path: Path) -> None:
@@ -114,6 +132,14 @@ def test_a_device_that_is_not_here_is_refused_before_anything_loads(tmp_path: Pa
         with pytest.raises(ConfigError, match="Device 'cuda' cannot be used here"):
             bench_backends.main(output=tmp_path / "performance.json", device="cuda")
         assert not (tmp_path / "performance.json").exists()
+
+
+def test_unknown_sizes_and_runners_are_refused_before_anything_loads(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Known: 1024, 256"):
+        bench_backends.main(output=tmp_path / "performance.json", xl_tokens=[512])
+    with pytest.raises(UnknownNameError, match="Did you mean 'sdnq_uint4'"):
+        bench_backends.main(output=tmp_path / "performance.json", xl_who=["sdnq_uint"])
+    assert not (tmp_path / "performance.json").exists()
 
 
 def test_figures_of_a_gpu_have_names_of_their_own() -> None:
