@@ -155,7 +155,9 @@ def in_few_bits(
         form = LayerFormat(widths=counts, activation_bits=MAX_BITS, num_ranges=len(ranges) and 1)
         widths = torch.cat([torch.full((count,), bits) for bits, count in counts.items()])
         small = packed_layer(layer, form, Timesteps(()))
-        small.store(layer.weight.detach(), min_max_grid(layer.weight.detach(), widths, whole_zero=True))
+        small.store(
+            layer.weight.detach(), min_max_grid(layer.weight.detach(), widths, whole_zero=True)
+        )
         small.bias = layer.bias
         if ranges:
             low, high = ranges[name]

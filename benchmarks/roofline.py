@@ -24,19 +24,20 @@ def step_work(painter: TextToImage, cells: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pipelines.accelerate.graphs import RowTransformer, row_words
+    from pipelines.accelerate.graphs import RowTransformer, row_words, words_of_layers
 
     network = painter.parts.transformer
     row = RowTransformer(network, painter.info.latent_factor)
     num_tokens = (cells // network.config["patch_size"]) ** 2
     with torch.no_grad():
         words = painter.networks.encode(torch.ones(1, 12, dtype=torch.long))
-        heard = row_words(
+        texts, mask, loudness = row_words(
             words, None, num_layers=len(network.transformer_blocks), num_tokens=num_tokens
         )
         latent = torch.zeros(1, network.config["in_channels"], cells, cells)
+        heard = words_of_layers(network, texts)
         with FlopCounterMode(display=False) as counter:
-            row(latent, torch.tensor([500.0]), *heard)
+            row(latent, torch.tensor([500.0]), heard, mask, loudness)
     return float(counter.get_total_flops())
 
 

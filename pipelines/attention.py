@@ -14,6 +14,7 @@ from core.errors import InputError, UnsupportedError
 from pipelines.attend import keys_values, split_heads
 from pipelines.depth import LayerRule, Level, check_depth
 from pipelines.regional_forms import Form, Mixer, MixerMaker, make_mixer
+from quant.store import packed_layers
 
 
 @contextmanager
@@ -106,7 +107,7 @@ class RegionalRow:
                 )
         self.num_tokens = asked.weights.shape[1]
         self.form = form
-        self._keep_keys = keep_keys
+        self._keep_keys = keep_keys and words_stand_still(transformer)
         self._transformer = transformer
         weights = asked.weights.to(transformer.device)
         known: dict[LayerRule, Heard] = {}
@@ -140,7 +141,7 @@ class RegionalRow:
         return mixer(query)
 
     def _project(self, text: Float[Tensor, "_ d"]) -> Float[Tensor, "1 _ k"]:
-        if id(text) not in self._projected:
+        if id(text) not in self._projected or not self._keep_keys:
             project = self._transformer.caption_projection or torch.nn.Identity()
             self._projected[id(text)] = project(text.to(self._transformer.dtype)[None])
         return self._projected[id(text)]
@@ -252,3 +253,27 @@ def is_plain(attn: Attention) -> bool:
     norms = ("spatial_norm", "group_norm", "norm_cross", "norm_q", "norm_k")
     untouched = all(getattr(attn, name, None) is None for name in norms)
     return untouched and not attn.residual_connection and attn.rescale_output_factor == 1
+
+
+def words_stand_still(transformer: PixArtTransformer2DModel) -> bool:
+    """Return whether keys and values of words are the same at every timestep.
+
+    They are, but for low-bit layers whose input ranges were stored for each timestep.
+
+    Args:
+        transformer: A PixArt transformer.
+    """
+    return all(
+        layer.form.num_ranges <= 1
+        for name, layer in packed_layers(transformer).items()
+        if hears_words(name)
+    )
+
+
+def hears_words(layer: str) -> bool:
+    """Return whether a layer's input are words alone.
+
+    Args:
+        layer: The layer's path in the transformer.
+    """
+    return layer.startswith("caption_projection.") or layer.endswith(("attn2.to_k", "attn2.to_v"))

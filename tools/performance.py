@@ -64,7 +64,7 @@ COSTS = """
 
 `low-bit` as served. Each curve changes one thing: 4 steps, no regions, one picture.
 
-![Milliseconds and megabytes over tokens, company, regions, steps, variants; roofline](images/costs.png)
+![Milliseconds and megabytes over tokens, company, regions and steps; roofline](images/costs.png)
 """
 
 ATTENTION = """
@@ -162,11 +162,13 @@ def _costs(figures: Mapping[str, float | None]) -> Iterator[str]:
     rates = {tokens: work[tokens] / seconds[tokens] for tokens in work}
     best = max(rates, key=lambda tokens: rates[tokens])
     share = rates[best] / figures["peak_gflop_s_int8"]
+    step = f"{_number(work['64'])} billion operations: {_number(rates['64'])} billion a second"
     yield f"""
 Solid lines are milliseconds, dashed ones megabytes of a process that did nothing else. The last
-panel is a roofline: the machine's peaks, and where one step lies. A step of a 128 x 128 picture (64
-tokens) is {_number(work["64"])} billion operations: {_number(rates["64"])} billion a second. With {best} tokens
-it reaches {_number(rates[best])}, {share:.0%} of the int8 peak. Plain products of 2048 x 2048 reach {said};
+panel is a roofline: the machine's peaks, and where one step lies. A step of a 128 x 128 picture
+(64 tokens) is {step}.
+With {best} tokens it reaches {_number(rates[best])}, {share:.0%} of the int8 peak. Products of
+2048 x 2048 reach {said};
 a copy moves {_number(figures["peak_gb_s"])} gigabytes a second. A step of this small network is
 bound by how many operations it has, not by any of these: some hundred products of 64 tokens,
 microseconds each."""

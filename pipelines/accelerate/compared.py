@@ -5,6 +5,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from core.errors import UnsupportedError
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import row_words
+from pipelines.accelerate.graphs import row_words, words_of_layers
+from pipelines.accelerate.memory import Memory
 from pipelines.accelerate.networks import Networks, TorchNetworks
-from pipelines.attention import RegionalRow, is_plain
+from pipelines.attention import RegionalRow, is_plain, words_stand_still
 from pipelines.components import Components
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ class Task:
     """A network for one size of picture.
 
     Attributes:
-        name: "text_encoder", "transformer", "vae" or "preview".
+        name: "text_encoder", "words", "transformer", "vae" or "preview".
         size: Latent cells; none for texts.
     """
 
@@ -52,6 +54,26 @@ class Computed:
     new: Sequence[int]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeardRow:
+    """What one row hears at each of its steps.
+
+    Attributes:
+        words: What each layer made of the texts.
+        mask: 1 where a word stands.
+        loudness: How much each token hears each text in each layer.
+    """
+
+    words: Float[Tensor, "1 pairs t l d"]
+    mask: Float[Tensor, "t l"]
+    loudness: Float[Tensor, "layers t n"]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.words.nbytes + self.mask.nbytes + self.loudness.nbytes
+
+
 class ComparedNetworks(Networks):
     """The networks as somebody compiles them, a row by itself, each beside its slow twin.
 
@@ -65,7 +87,8 @@ class ComparedNetworks(Networks):
         revision: Content hash of the model's files.
 
     Raises:
-        UnsupportedError: If the model's cross-attention is of another kind than PixArt's.
+        UnsupportedError: If the model's cross-attention is of another kind than PixArt's, or hears
+            words otherwise at every timestep.
     """
 
     def __init__(
@@ -74,10 +97,13 @@ class ComparedNetworks(Networks):
         super().__init__(execution)
         if not all(is_plain(block.attn2) for block in parts.transformer.transformer_blocks):
             raise UnsupportedError("Its cross-attention is of another kind than PixArt's.")
+        if not words_stand_still(parts.transformer):
+            raise UnsupportedError("Its layers hear words otherwise at every timestep.")
         self._twin = TorchNetworks(parts, latent_factor)
         self._parts = parts
         self._factor = latent_factor
         self._revision = revision
+        self._memory: Memory[HeardRow] = Memory()
         self._refused: dict[Task, str] = {}
 
     @abstractmethod
@@ -108,6 +134,7 @@ class ComparedNetworks(Networks):
         task = Task(name="text_encoder")
         return self._run(task, [[ids]], lambda _: self._twin.encode(ids)[None])[0]
 
+    @torch.no_grad()  # what is kept is read in later passes, whatever records gradients there
     def denoise(
         self,
         latents: Float[Tensor, "b c h w"],
@@ -130,14 +157,17 @@ class ComparedNetworks(Networks):
         num_tokens = math.prod(
             edge // self._parts.transformer.config["patch_size"] for edge in (height, width)
         )
-        rows = [
-            [
-                latents[place : place + 1],
-                timesteps[place : place + 1].float(),
-                *row_words(text, row, num_layers=num_layers, num_tokens=num_tokens),
-            ]
-            for place, (text, row) in enumerate(zip(words, regions, strict=True))
-        ]
+        rows: list[Inputs] = []
+        for place, (text, row) in enumerate(zip(words, regions, strict=True)):
+            heard = self._memory.recall(
+                (text,) if row is None else (row,),
+                partial(self._hear, text, row, num_layers, num_tokens),
+                kind=num_tokens,
+            )
+            own = slice(place, place + 1)
+            rows.append(
+                [latents[own], timesteps[own].float(), heard.words, heard.mask, heard.loudness]
+            )
         return self._run(Task(name="transformer", size=(height, width)), rows, plain)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
@@ -157,6 +187,22 @@ class ComparedNetworks(Networks):
         task = Task(name="preview", size=tuple(latents.shape[-2:]))
         rows = [[row] for row in latents.split(1)]
         return self._run(task, rows, lambda rows: self._twin.preview(latents[rows]))
+
+    def _hear(
+        self,
+        text: Float[Tensor, "_ d"],
+        regions: RegionalRow | None,
+        num_layers: int,
+        num_tokens: int,
+    ) -> "HeardRow":
+        texts, mask, loudness = row_words(
+            text, regions, num_layers=num_layers, num_tokens=num_tokens
+        )
+        own = texts.to(self._parts.dtype)
+        words = self._run(
+            Task(name="words"), [[own]], lambda _: words_of_layers(self._parts.transformer, own)
+        )
+        return HeardRow(words=words, mask=mask, loudness=loudness)
 
     def _run(self, task: Task, rows: Sequence[Inputs], plain: Callable[[slice], Tensor]) -> Tensor:
         why = self._refused.get(task)

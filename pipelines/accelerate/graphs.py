@@ -1,10 +1,12 @@
-"""The three networks as graphs of plain operations, for one row each, ready to be traced.
+"""The networks as graphs of plain operations, for one row each, ready to be traced.
 
 Tracing follows one call and writes down what it computed. So everything that differs between rows
 is an input here: the words, which of them are padding, and how loudly each place hears each text.
+What layers make of words is the same at every step, so a network of its own computes it, once a
+picture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from itertools import chain
 from typing import TypeAlias, no_type_check
@@ -17,14 +19,62 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
+from core.errors import UnsupportedError
 from pipelines.accelerate.packed_graphs import Clock, plain_layer
-from pipelines.attention import RegionalRow
+from pipelines.attention import RegionalRow, hears_words, words_stand_still
 from pipelines.conditioning import stack_words
 from quant.constants import IntegerWeights
 from quant.store import packed_layers
 
 _PADDING = -10_000.0
 """What diffusers adds to the score of a word that is padding."""
+
+
+class RowWords(nn.Module):
+    """What a transformer's layers make of any number of texts, whatever the step.
+
+    Args:
+        network: Taken as it is, and copied but for its weights.
+        code_bits: As `RowTransformer` takes it.
+
+    Raises:
+        UnsupportedError: If what layers make of words changes with the timestep.
+    """
+
+    def __init__(self, network: PixArtTransformer2DModel, *, code_bits: int | None = None) -> None:
+        super().__init__()
+        if not words_stand_still(network):
+            raise UnsupportedError("Its layers hear words otherwise at every timestep.")
+        self.network = _shared_copy(network)
+        self.codes = _with_plain_layers(
+            self.network, Clock(), code_bits=code_bits, takes=hears_words
+        )
+
+    def forward(self, texts: Float[Tensor, "t l k"]) -> Float[Tensor, "1 pairs t l d"]:
+        """Hear words.
+
+        Args:
+            texts: Encoded texts, padded to one length.
+
+        Returns:
+            For each layer its keys, then its values.
+        """
+        return words_of_layers(self.network, texts)
+
+
+def words_of_layers(
+    network: PixArtTransformer2DModel, texts: Float[Tensor, "t l k"]
+) -> Float[Tensor, "1 pairs t l d"]:
+    """Return for each layer its keys of texts, then its values.
+
+    Args:
+        network: The transformer.
+        texts: Encoded texts, padded to one length.
+    """
+    project = network.caption_projection
+    words = texts if project is None else project(texts)
+    layers = [block.attn2 for block in network.transformer_blocks]
+    return torch.stack([part(words) for attn in layers for part in (attn.to_k, attn.to_v)])[None]
 
 
 class RowTransformer(nn.Module):
@@ -46,14 +96,15 @@ class RowTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.network = _shared_copy(network)
-        self.codes: dict[str, IntegerWeights] = {}
         self._factor = latent_factor
         self._clock = Clock()
-        for name, layer in packed_layers(self.network).items():
-            plain, codes = plain_layer(layer, self._clock, code_bits=code_bits)
-            self.network.set_submodule(name, plain)
-            if codes is not None:
-                self.codes[f"network.{name}"] = codes
+        self.codes = _with_plain_layers(
+            self.network,
+            self._clock,
+            code_bits=code_bits,
+            takes=lambda name: not hears_words(name),
+        )
+        self.network.caption_projection = None  # `RowWords` has heard them
         self._mixing = [_Mixing() for _ in self.network.transformer_blocks]
         for block, processor in zip(self.network.transformer_blocks, self._mixing, strict=True):
             block.attn2.set_processor(processor)
@@ -62,7 +113,7 @@ class RowTransformer(nn.Module):
         self,
         latent: Float[Tensor, "1 c h w"],
         timestep: Float[Tensor, " 1"],
-        texts: Float[Tensor, "t l d"],
+        words: Float[Tensor, "1 pairs t l d"],
         mask: Float[Tensor, "t l"],
         loudness: Float[Tensor, "layers t n"],
     ) -> Float[Tensor, "1 o h w"]:
@@ -71,20 +122,19 @@ class RowTransformer(nn.Module):
         Args:
             latent: Its noisy latent picture.
             timestep: How noisy it is, 0..999.
-            texts: The encoded texts it hears, padded to one length.
+            words: What `RowWords` made of the texts it hears.
             mask: 1 where a word stands, 0 where padding does.
             loudness: How much each token hears each text in each layer; 1 in all.
         """
-        project = self.network.caption_projection
-        words = texts if project is None else project(texts)
         padding = ((1 - mask) * _PADDING)[:, None, None, :]
         for layer, processor in enumerate(self._mixing):
-            processor.words, processor.padding = words, padding
+            processor.key, processor.value = words[0, 2 * layer], words[0, 2 * layer + 1]
+            processor.padding = padding
             processor.loudness = loudness[layer]
         self._clock.start(timestep)
         return self.network(
             latent,
-            encoder_hidden_states=texts[:1],
+            encoder_hidden_states=None,
             timestep=timestep,
             added_cond_kwargs=self._micro_conditions(latent),
             return_dict=False,
@@ -150,7 +200,8 @@ class _Mixing:
     serves them all.
     """
 
-    words: Float[Tensor, "t l k"]
+    key: Float[Tensor, "t l d"]
+    value: Float[Tensor, "t l d"]
     padding: Float[Tensor, "t 1 1 l"]
     loudness: Float[Tensor, "t n"]
 
@@ -164,7 +215,7 @@ class _Mixing:
     ) -> Float[Tensor, "1 n d"]:
         query, key, value = (
             part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for part in (attn.to_q(hidden_states), attn.to_k(self.words), attn.to_v(self.words))
+            for part in (attn.to_q(hidden_states), self.key, self.value)
         )
         query = query.expand(key.shape[0], -1, -1, -1)
         heard = F.scaled_dot_product_attention(query, key, value, attn_mask=self.padding)
@@ -197,6 +248,24 @@ def row_words(
         for text, weight in zip(texts, weights, strict=True):
             loudness[layer, places[id(text)]] = weight
     return stacked.vectors, stacked.mask.float(), loudness
+
+
+def _with_plain_layers(
+    network: PixArtTransformer2DModel,
+    clock: Clock,
+    *,
+    code_bits: int | None,
+    takes: Callable[[str], bool],
+) -> dict[str, IntegerWeights]:
+    """Exchange packed layers for plain operations, and return the codes of those that have some."""
+    found: dict[str, IntegerWeights] = {}
+    for name, layer in packed_layers(network).items():
+        if takes(name):
+            plain, codes = plain_layer(layer, clock, code_bits=code_bits)
+            network.set_submodule(name, plain)
+            if codes is not None:
+                found[f"network.{name}"] = codes
+    return found
 
 
 def _shared_copy(network: PixArtTransformer2DModel) -> PixArtTransformer2DModel:

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.torch_attention import WordsMemory, fast_attention
-from pipelines.attention import RegionalRow, regional_attention
+from pipelines.accelerate.memory import Memory
+from pipelines.accelerate.torch_attention import KeptWords, fast_attention
+from pipelines.attention import RegionalRow, regional_attention, words_stand_still
 from pipelines.components import Components
 
 
@@ -91,7 +92,8 @@ class TorchNetworks(Networks):
         super().__init__(Execution("torch"))
         self._parts = parts
         self._latent_factor = latent_factor
-        self._memory = WordsMemory()
+        self._memory: Memory[KeptWords] = Memory()
+        self._keeps_words = words_stand_still(parts.transformer)
 
     @property
     def num_rows(self) -> int:
@@ -113,10 +115,10 @@ class TorchNetworks(Networks):
     ) -> Float[Tensor, "b o h w"]:
         """One forward pass of the transformer for all rows."""
         transformer = self._parts.transformer
-        kept = self._memory.recall(words)
+        kept = self._memory.recall(words, partial(KeptWords, words))
         stacked = kept.stacked
         # Rows with regions keep keys and values of their own, and those without change places.
-        known = None if any(regions) else kept.keys_values
+        known = kept.keys_values if self._keeps_words and not any(regions) else None
         with fast_attention(transformer, known), regional_attention(transformer, regions):
             return transformer(
                 latents.to(self._parts.dtype),

@@ -13,26 +13,36 @@ from torch import nn
 from core.devices import byte_product_bits, usable_cores
 from pipelines.accelerate.compared import ComparedNetworks, Computed, Inputs, Task
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import Decoder, RowDecoder, RowEncoder, RowTransformer
+from pipelines.accelerate.graphs import (
+    Decoder,
+    RowDecoder,
+    RowEncoder,
+    RowTransformer,
+    RowWords,
+)
 from pipelines.accelerate.openvino_graphs import in_eight_bits, to_graph
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, abilities, core, machine_key
 from pipelines.accelerate.shelf import Shelf
+from pipelines.attention import hears_words
 from pipelines.components import Components
 from quant.constants import IntegerWeights
-from quant.store import packed_layers
+from quant.store import packed_layers, storage
 
-FORMAT = 2
+FORMAT = 3
 """Changes whenever graphs are made in another way, so that kept ones are made anew."""
 
-LARGEST_GROUP = 256
-"""Most inputs that share one scale when inputs are rounded while running."""
+GROUPS = (128, 64, *range(256, 0, -1))
+"""Inputs that share one scale when inputs are rounded while running, the fastest first: the first
+that divides the network's width is taken."""
 
 SMALL_NETWORK = 100_000_000
-"""Parameters up to which rows run side by side: larger networks keep all threads busy with one,
+"""Weights up to which rows run side by side: larger networks keep all threads busy with one,
 and weights are held once for each number of lanes."""
 
 BFLOAT16 = "BF16"
 """What OpenVINO calls a processor's ability to multiply bfloat16."""
+
+_HALVED: Mapping[str, str] = {"INFERENCE_PRECISION_HINT": "bf16"}
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +55,8 @@ class Rounding:
         weights: Whether float weights inside the blocks are rounded to eight bits.
         decoder: Whether the decoder computes in bfloat16 where the processor does.
         codes: Whether low-bit codes are expanded to eight bits and multiplied as whole numbers,
-            instead of kept in as few bits as they fit in.
+            instead of kept in as few bits as they fit in. What lies between the products is then
+            computed in bfloat16 where the network is large and the processor can.
     """
 
     weights: bool = False
@@ -93,8 +104,10 @@ class OpenvinoNetworks(ComparedNetworks):
         self._shelf = shelf
         self._rounding = rounding
         self._threads = num_threads or min(torch.get_num_threads(), usable_cores())
-        num_parameters = sum(weight.numel() for weight in parts.transformer.parameters())
-        self._num_lanes = self._threads if num_parameters <= SMALL_NETWORK else 1
+        num_floats = sum(weight.numel() for weight in parts.transformer.parameters())
+        num_weights = num_floats + storage(parts.transformer)["num_weights"]
+        self._is_small = num_weights <= SMALL_NETWORK
+        self._num_lanes = self._threads if self._is_small else 1
         self._code_bits = byte_product_bits() if rounding.codes else None
         self._inputs_rounded = self._find_inputs_rounded()
         self._ready: dict[Task, CompiledNetwork] = {}
@@ -130,11 +143,13 @@ class OpenvinoNetworks(ComparedNetworks):
     def _plan(self, task: Task) -> _Plan:
         if task.name == "text_encoder":
             return _Plan(make=self._make_encoder)
+        if task.name == "words":
+            return _Plan(make=self._make_words, settings=self._inputs_rounded)
         if task.name == "transformer":
             return _Plan(
                 make=partial(self._make_transformer, *task.size),
                 num_lanes=self._num_lanes,
-                settings=self._inputs_rounded,
+                settings={**self._inputs_rounded, **self._between()},
             )
         vae = self._parts.preview if task.name == "preview" else self._parts.vae
         assert vae is not None  # nobody asks for previews of a small decoder that is not there
@@ -143,7 +158,7 @@ class OpenvinoNetworks(ComparedNetworks):
             make=partial(self._make_decoder, vae, *task.size),
             # Threads share the sums of a norm over a whole picture, in an order of their own.
             num_lanes=1 if norms_pictures else self._num_lanes,
-            settings={"INFERENCE_PRECISION_HINT": "bf16"} if self._halves_decoder() else {},
+            settings=_HALVED if self._rounding.decoder and BFLOAT16 in abilities() else {},
         )
 
     def _compile(self, task: Task, plan: _Plan, num_lanes: int) -> Any:  # noqa: ANN401 - openvino's own
@@ -178,25 +193,32 @@ class OpenvinoNetworks(ComparedNetworks):
     def _make_transformer(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
         network = self._parts.transformer
         row = RowTransformer(network, self._factor, code_bits=self._code_bits)
-        channels, words = network.config["in_channels"], self._word_width()
+        channels, depth = network.config["in_channels"], network.inner_dim
         num_tokens = height * width // network.config["patch_size"] ** 2
         num_layers, num_texts, num_words = len(network.transformer_blocks), 2, 3
         example = [
             torch.randn(1, channels, height, width),
             torch.tensor([500.0]),
-            torch.randn(num_texts, num_words, words),
+            torch.randn(1, 2 * num_layers, num_texts, num_words, depth),
             torch.ones(num_texts, num_words),
             torch.full((num_layers, num_texts, num_tokens), 1 / num_texts),
         ]
         shapes = [
             [1, channels, height, width],
             [1],
-            [-1, -1, words],
+            [1, 2 * num_layers, -1, -1, depth],
             [-1, -1],
             [num_layers, -1, num_tokens],
         ]
-        codes = {**_rounded_weights(row), **row.codes} if self._rounding.weights else row.codes
-        return to_graph(row, example, shapes, codes)
+        return to_graph(row, example, shapes, self._codes_of(row))
+
+    def _make_words(self) -> Any:  # noqa: ANN401 - openvino's own
+        row = RowWords(self._parts.transformer, code_bits=self._code_bits)
+        width = self._word_width()
+        return to_graph(row, [torch.randn(2, 3, width)], [[-1, -1, width]], self._codes_of(row))
+
+    def _codes_of(self, row: RowTransformer | RowWords) -> dict[str, IntegerWeights]:
+        return {**_rounded_weights(row), **row.codes} if self._rounding.weights else row.codes
 
     def _make_encoder(self) -> Any:  # noqa: ANN401 - openvino's own
         encoder = RowEncoder(self._parts.text_encoder)
@@ -211,8 +233,14 @@ class OpenvinoNetworks(ComparedNetworks):
         has_projection = network.caption_projection is not None
         return int(network.config["caption_channels" if has_projection else "cross_attention_dim"])
 
-    def _halves_decoder(self) -> bool:
-        return self._rounding.decoder and BFLOAT16 in abilities()
+    def _between(self) -> Mapping[str, str]:
+        """Return how what lies between products of bytes is computed: norms, attention, sums.
+
+        Large networks wait for memory there, small ones gain nothing.
+        """
+        layers = packed_layers(self._parts.transformer).values()
+        are_bytes = self._rounding.codes and any(layer.form.num_ranges for layer in layers)
+        return _HALVED if are_bytes and not self._is_small and BFLOAT16 in abilities() else {}
 
     def _find_inputs_rounded(self) -> Mapping[str, str]:
         """Return how inputs are rounded while running: to eight bits, or not at all."""
@@ -224,14 +252,17 @@ class OpenvinoNetworks(ComparedNetworks):
         if not self._rounding.weights and not asks:
             return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
         width = self._parts.transformer.inner_dim
-        group = max(n for n in range(1, LARGEST_GROUP + 1) if width % n == 0)
+        group = next(n for n in GROUPS if width % n == 0)
         return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)}
 
 
-def _rounded_weights(row: RowTransformer) -> dict[str, IntegerWeights]:
-    """Round every float linear layer inside the blocks to eight bits."""
+def _rounded_weights(row: RowTransformer | RowWords) -> dict[str, IntegerWeights]:
+    """Round every float linear layer inside the blocks that the row computes to eight bits."""
+    hears = isinstance(row, RowWords)
     return {
         name: in_eight_bits(layer.weight.detach())
         for name, layer in row.named_modules()
-        if isinstance(layer, nn.Linear) and ".transformer_blocks." in name
+        if isinstance(layer, nn.Linear)
+        and ".transformer_blocks." in name
+        and hears == hears_words(name)
     }

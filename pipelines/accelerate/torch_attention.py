@@ -1,6 +1,5 @@
 """Attention of plain torch: the product by shape, and keys and values of words kept."""
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,9 +12,6 @@ from pipelines.attend import attend, keys_values, split_heads
 from pipelines.attention import is_plain
 from pipelines.conditioning import Words, stack_words
 
-KEPT_BYTES = 2**28
-"""What the keys and values of all remembered words may take together."""
-
 KeysValues = tuple[Float[Tensor, "b heads _ head_dim"], Float[Tensor, "b heads _ head_dim"]]
 
 
@@ -23,11 +19,10 @@ class KeptWords:
     """What the rows of a pass hear, and what each layer made of it.
 
     Args:
-        texts: Encoded texts, one a row. They are held, so that nobody else gets their place.
+        texts: Encoded texts, one a row.
     """
 
     def __init__(self, texts: Sequence[Float[Tensor, "_ d"]]) -> None:
-        self._texts = tuple(texts)
         self.stacked: Words = stack_words(texts)
         self.keys_values: dict[int, KeysValues] = {}
 
@@ -35,34 +30,6 @@ class KeptWords:
     def num_bytes(self) -> int:
         """Bytes of all keys and values so far."""
         return sum(part.nbytes for pair in self.keys_values.values() for part in pair)
-
-
-class WordsMemory:
-    """Remembers what rows hear from one step to the next: the same texts are the same tensors.
-
-    Args:
-        max_bytes: What may be kept; words that were not met for longest go first.
-    """
-
-    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._known: OrderedDict[tuple[int, ...], KeptWords] = OrderedDict()
-
-    def recall(self, texts: Sequence[Float[Tensor, "_ d"]]) -> KeptWords:
-        """Return what is known of these texts side by side, and make room where it became much.
-
-        Args:
-            texts: Encoded texts, one a row.
-        """
-        key = tuple(map(id, texts))
-        if key not in self._known:
-            self._known[key] = KeptWords(texts)
-        self._known.move_to_end(key)
-        total = sum(each.num_bytes for each in self._known.values())
-        while total > self._max_bytes and len(self._known) > 1:
-            _, oldest = self._known.popitem(last=False)
-            total -= oldest.num_bytes
-        return self._known[key]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.errors import UnsupportedError
 from pipelines.accelerate.compared import ComparedNetworks, Computed, Inputs, Task
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import RowTransformer
+from pipelines.accelerate.graphs import RowTransformer, words_of_layers
 from pipelines.components import Components
 from quant.store import packed_layers
 
@@ -77,15 +77,18 @@ class TorchCompiledNetworks(ComparedNetworks):
         return self._twin.preview(latents)
 
     def compute(self, task: Task, rows: Sequence[Inputs]) -> Computed:
-        """Run rows one by one."""
+        """Run rows one by one; words by plain torch."""
+        if task.name == "words":
+            found = [words_of_layers(self._parts.transformer, texts) for [texts] in rows]
+            return Computed(output=torch.cat(found), new=[])
         outputs, new = [], []
-        for place, (latent, timestep, texts, mask, loudness) in enumerate(rows):
-            form = (task, len(texts) > 1)
+        for place, (latent, timestep, heard, mask, loudness) in enumerate(rows):
+            form = (task, len(mask) > 1)
             if form not in self._compared | self._fresh:
                 self._fresh.add(form)
                 new.append(place)
             device, dtype = latent.device, self._parts.dtype
-            words = (part.to(device, dtype) for part in (texts, mask, loudness))
+            words = (part.to(device, dtype) for part in (heard, mask, loudness))
             outputs.append(self._row(latent.to(dtype), timestep, *words).float())
         return Computed(output=torch.cat(outputs), new=new)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.devices import byte_product_bits
 from pipelines.accelerate.choose import EXACT, ROUNDED
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import RowTransformer
+from pipelines.accelerate.graphs import RowTransformer, RowWords
 from pipelines.accelerate.openvino_graphs import _interleaved
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
 from pipelines.accelerate.openvino_runtime import core, why_not
@@ -135,10 +135,11 @@ def test_stored_ranges_let_bytes_be_multiplied(
 ) -> None:
     network = quantized("per timestep, eight bits")
     ours = networks(model, network, codes=True)
-    compiled = core().compile_model(ours._make_transformer(16, 16), "CPU")
+    graphs = ours._make_transformer(16, 16), ours._make_words()
     products = [
         node.get_rt_info()["primitiveType"].astype(str)
-        for node in compiled.get_runtime_model().get_ops()
+        for graph in graphs
+        for node in core().compile_model(graph, "CPU").get_runtime_model().get_ops()
         if node.get_rt_info()["layerType"].astype(str) == "FullyConnected"
     ]
     linears = [layer for layer in packed_layers(network).values() if layer.channel_dim == -1]
@@ -160,11 +161,12 @@ def test_packed_weights_stay_packed_in_the_graph(
 ) -> None:
     network = quantized("fewest")
     ours = networks(model, network, codes=False)
-    graph = ours._make_transformer(16, 16)
-    constants = (node for node in graph.get_ops() if node.get_type_name() == "Constant")
+    graphs = ours._make_transformer(16, 16), ours._make_words()
+    nodes = (node for graph in graphs for node in graph.get_ops())
+    constants = (node for node in nodes if node.get_type_name() == "Constant")
     kinds = [node.get_element_type().get_type_name() for node in constants]
     layers = packed_layers(network)
-    codes = RowTransformer(network, model.info.latent_factor).codes
+    codes = RowTransformer(network, model.info.latent_factor).codes | RowWords(network).codes
     assert len(codes) == sum(layer.channel_dim == -1 for layer in layers.values())
     for bits in (2, 4, 8):
         wanted = sum(weights.bits == bits for weights in codes.values())

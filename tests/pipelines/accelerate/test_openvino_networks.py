@@ -213,7 +213,7 @@ def test_what_does_not_compile_is_painted_by_torch_named_once_and_counted(
     ours = load("openvino", cache_dir=None)
     assert ours.generate([PLAIN])[0].image.tobytes() == model.generate([PLAIN])[0].image.tobytes()
     counts = ours.networks.execution.fallbacks
-    assert counts == {"text_encoder": 2, "transformer": PLAIN.num_steps, "vae": 1}
+    assert counts == {"text_encoder": 2, "words": 2, "transformer": PLAIN.num_steps, "vae": 1}
     assert sum("no such operation" in record.message for record in caplog.records) == len(counts)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipelines.accelerate.torch_attention import WordsMemory, fast_attention
+from pipelines.accelerate.torch_attention import fast_attention
 from pipelines.region_spec import Region
 from pipelines.spec import GenerationSpec
 from pipelines.text_to_image import TextToImage
@@ -98,15 +98,3 @@ def test_the_processors_come_back_even_after_an_error(model: TextToImage) -> Non
     ):
         raise RuntimeError("in the midst")
     assert [layer.processor for block in blocks for layer in (block.attn1, block.attn2)] == stock
-
-
-def test_what_was_not_met_for_longest_is_forgotten_first() -> None:
-    texts = [torch.zeros(4, 8) for _ in range(3)]
-    pair = torch.zeros(1, 2, 16, 4), torch.zeros(1, 2, 16, 4)
-    size = 2 * pair[0].nbytes
-    memory = WordsMemory(max_bytes=2 * size)
-    for text in texts:
-        memory.recall([text]).keys_values[0] = pair
-    assert memory.recall([texts[2]]).keys_values  # makes room
-    assert memory.recall([texts[1]]).keys_values
-    assert not memory.recall([texts[0]]).keys_values

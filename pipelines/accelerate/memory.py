@@ -1,0 +1,56 @@
+"""What was made of words, kept from one step to the next."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+KEPT_BYTES = 2**28
+"""What everything that is kept may take together."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What knows how much memory it takes; it may grow after it was made."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors."""
+
+
+Kept = TypeVar("Kept", bound=Sized)
+
+
+class Memory(Generic[Kept]):
+    """Remembers what was made of objects, for as long as the same objects come back.
+
+    Encoded texts and rows of regions are made once a request and handed in at each of its steps,
+    so that it is enough to know them by what they are, without looking at their numbers.
+
+    Args:
+        max_bytes: What may be kept; what was not asked for for longest goes first.
+    """
+
+    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+        self._max_bytes = max_bytes
+        # the objects are kept beside what was made of them: nobody else gets their place meanwhile
+        self._known: OrderedDict[Hashable, tuple[Sequence[object], Kept]] = OrderedDict()
+
+    def recall(
+        self, owners: Sequence[object], make: Callable[[], Kept], *, kind: Hashable = ()
+    ) -> Kept:
+        """Return what is known of objects, or make it, and make room where it became much.
+
+        Args:
+            owners: The objects, in their order.
+            make: Makes it; its numbers depend on the objects and the kind alone.
+            kind: What else it depends on.
+        """
+        key = (kind, *map(id, owners))
+        if key not in self._known:
+            self._known[key] = (tuple(owners), make())
+        self._known.move_to_end(key)
+        total = sum(kept.num_bytes for _, kept in self._known.values())
+        while total > self._max_bytes and len(self._known) > 1:
+            _, (_, oldest) = self._known.popitem(last=False)
+            total -= oldest.num_bytes
+        return self._known[key][1]
