@@ -260,11 +260,13 @@ def _with_plain_layers(
     """Exchange packed layers for plain operations, and return the codes of those that have some."""
     found: dict[str, IntegerWeights] = {}
     for name, layer in packed_layers(network).items():
-        if takes(name):
-            plain, codes = plain_layer(layer, clock, code_bits=code_bits)
-            network.set_submodule(name, plain)
-            if codes is not None:
-                found[f"network.{name}"] = codes
+        if not takes(name):  # nobody calls it; tracing would unpack it to look at its weight
+            network.set_submodule(name, nn.Identity())
+            continue
+        plain, codes = plain_layer(layer, clock, code_bits=code_bits)
+        network.set_submodule(name, plain)
+        if codes is not None:
+            found[f"network.{name}"] = codes
     return found
 
 
