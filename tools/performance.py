@@ -17,6 +17,7 @@ FIGURES = ROOT / "benchmarks" / "results" / "performance.json"
 PAINTERS = {
     "ours": "**ours, as served on this machine** (`auto`: OpenVINO, bytes times bytes)",
     "ours_openvino_lean": "ours, weights packed (`openvino-lean`)",
+    "ours_lean": "ours, weights of three bits packed (`low-bit-3`, `openvino-lean`)",
     "ours_torch": "ours, plain torch",
     "openvino_int8_static": "OpenVINO + NNCF, int8 static, the float student",
     "openvino_int8_dynamic": "OpenVINO + NNCF, int8 dynamic",
@@ -43,7 +44,7 @@ paint with `low-bit`, peers with its float parent `rdd-4`; each peer has what it
 the transformer, and where it is OpenVINO also for text encoder and decoder. All take turns of three
 pictures in one run; the figure is the median, the range holds the middle half. "Distance" is the
 mean difference from diffusers' float32 pictures in levels of 255: low-bit weights are another
-model, so theirs is no rounding error but what four bits cost. "Weights" are the transformer's, as
+model, so theirs is no rounding error but what few bits cost. "Weights" are the transformer's, as
 stored.
 
 | | pictures/s | middle half | times diffusers bf16 | distance | weights, MB | process, MB |
@@ -52,12 +53,32 @@ stored.
 XL = """
 ## One step of PixArt-XL/2's shape
 
-Weights at random, 256 tokens, 120 words, no guidance; weights inside the blocks of 2, 3 and 4 bits,
-a third of the channels each. With ranges measured per token the weights stay packed; with stored
-ranges they are expanded to bytes.
+Weights at random, 120 words, no guidance; our weights inside the blocks of 2, 3 and 4 bits, a
+third of the channels each. With ranges measured per token the weights stay packed; with stored
+ranges they are expanded to bytes. Everybody in turns in one run; ours have heard the words before,
+as at every step of a picture but its first. "Weights" are as stored. "Distance" is that of the
+output from float32's; weights at random in few bits are another network, so there is none for them.
+"""
 
-| | seconds | times float32 |
-|---|---|---|"""
+XL_HEAD = """
+### {tokens} tokens
+
+| | seconds | middle half | times float32 | times bfloat16 | weights, MB | distance |
+|---|---|---|---|---|---|---|"""
+
+RUNNERS = {
+    "ours_static": "**ours, 2/3/4 bits, in bytes, stored ranges**",
+    "ours": "**ours, 2/3/4 bits, packed, ranges per token**",
+    "ours_float32": "ours, float32",
+    "openvino_int8_static": "OpenVINO + NNCF, int8 static",
+    "openvino_int8_dynamic": "OpenVINO + NNCF, int8 dynamic",
+    "ort_int8": "ONNX Runtime, int8 dynamic",
+    "torchao_int8": "torchao int8 dynamic, bfloat16, `torch.compile`",
+    "quanto_int8": "quanto int8 weights, bfloat16",
+    "sdnq_uint4": "SDNQ uint4, bfloat16",
+    "bf16": "diffusers, bfloat16",
+    "fp32": "diffusers, float32",
+}
 
 COSTS = """
 ## What a picture costs
@@ -92,7 +113,8 @@ AGAIN = """
 ```sh
 make peers   # .venv-peers: what we compare with; SDNQ is GPL and stays there
 FIGURES=benchmarks/results/performance.json
-python -m benchmarks.bench_backends --output $FIGURES --memory --server
+python -m benchmarks.bench_backends --output $FIGURES --memory
+python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --server   # after make run
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 5
 python -m benchmarks.bench_backends --output $FIGURES --device cuda   # on a GPU; names end in _cuda
 python -m benchmarks.bench_costs --output $FIGURES --memory --picture docs/images/costs.png
@@ -122,7 +144,7 @@ def _painters(figures: Mapping[str, float | None]) -> Iterator[str]:
             PAINTERS[name],
             _number(rate),
             "-" if low is None or high is None else f"{_number(low)} to {_number(high)}",
-            "-" if not rate or not plain else _number(rate / plain),
+            _times(rate, plain),
             *(_number(figures.get(f"{kind}_{name}")) for kind in ("distance", "weights_mb")),
             _number(figures.get(f"resident_mb_{name}")),
         ]
@@ -136,20 +158,30 @@ def _server(figures: Mapping[str, float | None]) -> Iterator[str]:
 
 
 def _xl(figures: Mapping[str, float | None]) -> Iterator[str]:
-    names = {
-        "fp32": "torch, float32",
-        "bf16": "torch, bfloat16",
-        "ours_float32": "ours, float32",
-        "ours": "ours, 2/3/4 bits, packed, ranges per token",
-        "ours_static": "ours, 2/3/4 bits, in bytes, stored ranges",
-    }
-    plain = figures.get("xl_step_s_fp32")
-    for name, words in names.items():
-        seconds = figures.get(f"xl_step_s_{name}")
-        times = plain / seconds if plain and seconds else None
-        yield f"| {words} | {_number(seconds)} | {_number(times)} |"
-    ratio = figures.get("xl_weight_ratio")
-    yield f"\nPacked weights take {_number(ratio)} of float32's memory."
+    for tokens, end in ((256, ""), (1024, "_1024")):
+        yield XL_HEAD.format(tokens=tokens)
+
+        def of(name: str, end: str = end) -> float | None:
+            return figures.get(f"xl_{name}{end}")
+
+        for name in sorted(RUNNERS, key=lambda name: of(f"step_s_{name}") or float("inf")):
+            seconds = of(f"step_s_{name}")
+            low, high = (of(f"step_s_{name}_{side}") for side in ("low", "high"))
+            cells = [
+                RUNNERS[name],
+                _number(seconds),
+                "-" if low is None or high is None else f"{_number(low)} to {_number(high)}",
+                *(_times(of(f"step_s_{other}"), seconds) for other in ("fp32", "bf16")),
+                *(_number(of(f"{kind}_{name}")) for kind in ("weights_mb", "distance")),
+            ]
+            yield f"| {' | '.join(cells)} |"
+    ratio, sdnq = figures.get("xl_weight_ratio"), figures.get("xl_speedup_sdnq")
+    yield f"\nPacked weights take {_number(ratio)} of float32's memory, and at 256 tokens a step is"
+    yield f"{_number(sdnq)} times as fast as SDNQ's of four bits."
+
+
+def _times(other: float | None, own: float | None) -> str:
+    return _number(other / own if other and own else None)
 
 
 def _costs(figures: Mapping[str, float | None]) -> Iterator[str]:
