@@ -27,6 +27,7 @@ from pipelines.model_info import ModelInfo
 from pipelines.regional_forms import Form, MixerMaker
 from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
+from pipelines.step_cache import StepCache
 from pipelines.store import Checkpoint, open_checkpoint
 
 
@@ -217,13 +218,19 @@ class TextToImage:
         scheduler = make_scheduler(batch.scheduler, self.noise_schedule, batch.num_steps)
         latents = noise * scheduler.init_noise_sigma
         guides = [Guide(spec.guidance_every, spec.num_steps) for spec in batch.specs]
+        caches = [StepCache(spec.cache_threshold, spec.num_steps) for spec in batch.specs]
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
             timesteps = timestep.expand(len(latents))
             progress = [step / len(scheduler.timesteps)] * len(latents)
             outputs = [
                 self.predict(
-                    latents[rows], timesteps[rows], heard[rows], progress[rows], guides[rows]
+                    latents[rows],
+                    timesteps[rows],
+                    heard[rows],
+                    progress[rows],
+                    guides[rows],
+                    caches[rows],
                 )
                 for rows in self._rows(len(latents))
             ]
@@ -259,6 +266,7 @@ class TextToImage:
         heard: Sequence[Heard],
         progress: Sequence[float],
         guides: Sequence[Guide] | None = None,
+        caches: Sequence[StepCache] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Ask the transformer once what these latents hide.
 
@@ -268,11 +276,12 @@ class TextToImage:
             heard: What each hears.
             progress: Steps done over steps in all, of each.
             guides: What each remembers of its guidance; None asks for it at every step.
+            caches: What each keeps of its blocks; None computes all of them.
 
         Returns:
             What the model was trained to predict, guidance applied: noise, data or velocity.
         """
-        return self._forward(latents, timesteps, heard, progress, guides)
+        return self._forward(latents, timesteps, heard, progress, guides, caches)
 
     def decode(
         self, latents: Float[Tensor, "b c h w"], *, preview: bool = False
