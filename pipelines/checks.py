@@ -35,11 +35,7 @@ def check_spec(
     check_numbers(spec)
     check_steps(spec.scheduler, spec.num_steps)
     _check_size(spec, model)
-    if spec.cache_threshold and model.num_layers == 1:
-        raise InputError(
-            f"cache_threshold has no effect on {model.name}, which has one block: leave it out.",
-            param="cache_threshold",
-        )
+    _check_cache(spec, model)
     _check_regional(spec, model, count_tokens)
 
 
@@ -49,6 +45,14 @@ def _check_size(spec: GenerationSpec, model: ModelInfo) -> None:
         raise InputError(
             f"{model.name} does not paint {spec.width}x{spec.height}: ask for {served}.",
             param="size",
+        )
+
+
+def _check_cache(spec: GenerationSpec, model: ModelInfo) -> None:
+    if spec.cache_threshold and model.num_layers == 1:
+        raise InputError(
+            f"cache_threshold has no effect on {model.name}, which has one block: leave it out.",
+            param="cache_threshold",
         )
 
 

@@ -34,6 +34,7 @@ class Forward:
         heard: Sequence[Heard],
         progress: Sequence[float],
         guides: Sequence[Guide] | None = None,
+        *,
         caches: Sequence[StepCache] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Predict, under guidance by a second row for each picture that asks for it at this step.

@@ -142,7 +142,7 @@ class RowPainter:
                 [row.heard for row in rows],
                 [row.num_done / row.spec.num_steps for row in rows],
                 [row.guide for row in rows],
-                [row.cache for row in rows],
+                caches=[row.cache for row in rows],
             )
         return list(outputs.split(1))
 

@@ -230,7 +230,7 @@ class TextToImage:
                     heard[rows],
                     progress[rows],
                     guides[rows],
-                    caches[rows],
+                    caches=caches[rows],
                 )
                 for rows in self._rows(len(latents))
             ]
@@ -266,6 +266,7 @@ class TextToImage:
         heard: Sequence[Heard],
         progress: Sequence[float],
         guides: Sequence[Guide] | None = None,
+        *,
         caches: Sequence[StepCache] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Ask the transformer once what these latents hide.
@@ -281,7 +282,7 @@ class TextToImage:
         Returns:
             What the model was trained to predict, guidance applied: noise, data or velocity.
         """
-        return self._forward(latents, timesteps, heard, progress, guides, caches)
+        return self._forward(latents, timesteps, heard, progress, guides, caches=caches)
 
     def decode(
         self, latents: Float[Tensor, "b c h w"], *, preview: bool = False
