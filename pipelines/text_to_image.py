@@ -221,18 +221,13 @@ class TextToImage:
         caches = [StepCache(spec.cache_threshold, spec.num_steps) for spec in batch.specs]
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
-            timesteps = timestep.expand(len(latents))
-            progress = [step / len(scheduler.timesteps)] * len(latents)
+            times = timestep.expand(len(latents))
+            done = [step / len(scheduler.timesteps)] * len(latents)
             outputs = [
                 self.predict(
-                    latents[rows],
-                    timesteps[rows],
-                    heard[rows],
-                    progress[rows],
-                    guides[rows],
-                    caches=caches[rows],
+                    latents[at], times[at], heard[at], done[at], guides[at], caches=caches[at]
                 )
-                for rows in self._rows(len(latents))
+                for at in self._rows(len(latents))
             ]
             latents = scheduler.step(torch.cat(outputs), timestep, latents, return_dict=False)[0]
             clock.tick()
