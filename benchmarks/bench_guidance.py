@@ -8,28 +8,18 @@ of 255. Beside them fewer steps that take as many passes: what the saving is wor
 """
 
 import json
-import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from jaxtyping import UInt8
 
-from core.progress import progress
+from benchmarks.settings_in_turn import compare
 from evaluation.record import merge
 from pipelines.accelerate.choose import AUTO
 from pipelines.text_to_image import TextToImage
 
 EVERY = (1, 2, 3, 5)
-PROMPTS = (
-    "a red apple",
-    "a blue cup left of a yellow star",
-    "two green trees, watercolor",
-    "an orange heart at sunset, pixel art",
-)
 
 
 def main(
@@ -63,32 +53,8 @@ def measure(painter: TextToImage, num_seeds: int) -> dict[str, dict[str, float]]
     for n in EVERY[1:]:
         num_steps = round(whole.num_steps * (1 + 1 / n) / 2)
         settings[f"{num_steps} steps"] = replace(whole, num_steps=num_steps)
-    seconds: dict[str, list[float]] = {name: [] for name in settings}
-    distances: dict[str, list[float]] = {name: [] for name in settings}
-    painter.generate([replace(whole, prompt=PROMPTS[0])])  # compiles
-    total = len(settings) * len(PROMPTS) * num_seeds
-    with progress("Painting", total=total, unit="pictures") as report:
-        for seed in range(num_seeds):
-            for prompt in PROMPTS:
-                painted = {}
-                for name, spec in settings.items():
-                    started = time.perf_counter()
-                    result = painter.generate([replace(spec, prompt=prompt, seed=seed)])[0]
-                    seconds[name].append(time.perf_counter() - started)
-                    painted[name] = np.asarray(result.image)
-                    report.advance()
-                for name, pixels in painted.items():
-                    distances[name].append(_distance(pixels, painted["every 1"]))
-    return {
-        "guidance_s": {name: round(statistics.median(each), 4) for name, each in seconds.items()},
-        "guidance_distance": {
-            name: round(statistics.mean(each), 2) for name, each in distances.items()
-        },
-    }
-
-
-def _distance(ours: UInt8[np.ndarray, "h w 3"], whole: UInt8[np.ndarray, "h w 3"]) -> float:
-    return float(np.abs(ours.astype(int) - whole.astype(int)).mean())
+    found = compare(painter, settings, num_seeds)
+    return {"guidance_s": found.seconds, "guidance_distance": found.distance}
 
 
 if __name__ == "__main__":

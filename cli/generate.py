@@ -53,6 +53,13 @@ GuidanceEvery = Annotated[
         min=1, help="Ask for guidance at every so many steps only: faster, a little different."
     ),
 ]
+CacheThreshold = Annotated[
+    float,
+    typer.Option(
+        help="Skip blocks at steps whose first block changes by less, 0 to 1; 0 is off. With many "
+        "steps faster, a little different."
+    ),
+]
 GuidanceRescale = Annotated[
     float | None,
     typer.Option(
@@ -117,6 +124,7 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     guidance_every: GuidanceEvery = 1,
+    cache_threshold: CacheThreshold = 0.0,
     guidance_rescale: GuidanceRescale = None,
     size: Size = "auto",
     num_images: NumImages = 1,
@@ -152,6 +160,7 @@ def generate(
         num_steps=steps,
         guidance_scale=guidance,
         guidance_every=guidance_every,
+        cache_threshold=cache_threshold,
         guidance_rescale=guidance_rescale,
         width=width,
         height=height,

@@ -35,6 +35,7 @@ def check_spec(
     check_numbers(spec)
     check_steps(spec.scheduler, spec.num_steps)
     _check_size(spec, model)
+    _check_cache(spec, model)
     _check_regional(spec, model, count_tokens)
 
 
@@ -44,6 +45,14 @@ def _check_size(spec: GenerationSpec, model: ModelInfo) -> None:
         raise InputError(
             f"{model.name} does not paint {spec.width}x{spec.height}: ask for {served}.",
             param="size",
+        )
+
+
+def _check_cache(spec: GenerationSpec, model: ModelInfo) -> None:
+    if spec.cache_threshold and model.num_layers == 1:
+        raise InputError(
+            f"cache_threshold has no effect on {model.name}, which has one block: leave it out.",
+            param="cache_threshold",
         )
 
 
@@ -146,6 +155,11 @@ def check_numbers(spec: GenerationSpec) -> None:
             "guidance_every has no effect at guidance_scale 1: raise guidance_scale, or leave it "
             "out.",
             param="guidance_every",
+        )
+    if not 0 <= spec.cache_threshold <= 1:
+        raise InputError(
+            f"cache_threshold {spec.cache_threshold}: give a relative change from 0 (off) to 1.",
+            param="cache_threshold",
         )
     if not 0 <= spec.guidance_rescale <= 1:
         raise InputError(

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.classifier_free import guided
 from pipelines.accelerate.networks import Networks
+from pipelines.attention import RegionalRow
 from pipelines.guidance import Guide
 from pipelines.heard import Heard
 from pipelines.invariance import padded_length
+from pipelines.step_cache import CachedPass, StepCache
 
 
 class Forward:
@@ -31,6 +34,8 @@ class Forward:
         heard: Sequence[Heard],
         progress: Sequence[float],
         guides: Sequence[Guide] | None = None,
+        *,
+        caches: Sequence[StepCache] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Predict, under guidance by a second row for each picture that asks for it at this step.
 
@@ -40,6 +45,7 @@ class Forward:
             heard: What each hears.
             progress: Steps done over steps in all, of each.
             guides: What each remembers of its guidance; None asks for it at every step.
+            caches: What each keeps of its blocks; None computes all of them.
 
         Returns:
             What the model was trained to predict: noise, data or velocity.
@@ -59,7 +65,13 @@ class Forward:
         inputs = latents if is_plain_batch else latents[places]
         texts = [text for text in words if text is not None]
         self._count(inputs, texts)
-        output = self._networks.denoise(inputs, timesteps[places].to(inputs.device), texts, regions)
+        sides = [(row < len(asking), acts[place]) for row, place in enumerate(places)]
+        cached = [
+            caches[place].begin(side, progress[place]) if caches else None
+            for side, place in zip(sides, places, strict=True)
+        ]
+        times = timesteps[places].to(inputs.device)
+        output = self._denoise(inputs, times, texts, regions, cached)
         # A model that learned its variance predicts it in a second half, which no solver here uses.
         output = output[:, : latents.shape[1]]
         without, with_words = output[: len(asking)], output[len(asking) :]
@@ -74,6 +86,37 @@ class Forward:
             if difference is not None:
                 mixed[place] = _mix(heard[place], with_words[place], with_words[place] - difference)
         return mixed
+
+    def _denoise(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, " b"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+        cached: Sequence[CachedPass | None],
+    ) -> Float[Tensor, "b o h w"]:
+        """Run rows that skip nothing together, and each other one by itself."""
+        alone = {row: each for row, each in enumerate(cached) if each is not None}
+        if not alone:
+            return self._networks.denoise(latents, timesteps, words, regions)
+        together = [row for row in range(len(words)) if row not in alone]
+        outputs: dict[int, Tensor] = {}
+        if together:
+            found = self._networks.denoise(
+                latents[together],
+                timesteps[together],
+                [words[row] for row in together],
+                [regions[row] for row in together],
+            )
+            outputs.update(zip(together, found.split(1), strict=True))
+        for row, begun in alone.items():
+            own = slice(row, row + 1)
+            outputs[row] = self._networks.denoise_cached(
+                latents[own], timesteps[own], words[own], regions[own], begun
+            )
+            begun.cache.keep(begun)
+            self._networks.execution.count(cached_passes=int(begun.is_reused))
+        return torch.cat([outputs[row] for row in range(len(words))])
 
     def _count(
         self, inputs: Float[Tensor, "b c h w"], texts: Sequence[Float[Tensor, "_ d"]]

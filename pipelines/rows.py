@@ -20,6 +20,7 @@ from pipelines.model_info import ModelInfo
 from pipelines.schedulers import make_scheduler
 from pipelines.scheduling import step_cost_of
 from pipelines.spec import GenerationSpec
+from pipelines.step_cache import StepCache
 from pipelines.text_to_image import TextToImage
 
 CPU_SIZES = (1, 2, 4)
@@ -121,6 +122,7 @@ class RowPainter:
                 scheduler=scheduler,
                 latents=self.model.noise(spec) * scheduler.init_noise_sigma,
                 guide=Guide(spec.guidance_every, spec.num_steps),
+                cache=StepCache(spec.cache_threshold, spec.num_steps),
             )
 
     @torch.inference_mode()
@@ -140,6 +142,7 @@ class RowPainter:
                 [row.heard for row in rows],
                 [row.num_done / row.spec.num_steps for row in rows],
                 [row.guide for row in rows],
+                caches=[row.cache for row in rows],
             )
         return list(outputs.split(1))
 
@@ -218,6 +221,7 @@ class Row:
         scheduler: Its own solver, with its own memory of earlier steps.
         latents: The noisy picture.
         guide: What it remembers of its guidance.
+        cache: What it keeps of its blocks.
         num_done: Steps done.
     """
 
@@ -226,6 +230,7 @@ class Row:
     scheduler: DPMSolverMultistepScheduler
     latents: Float[Tensor, "1 c h w"]
     guide: Guide
+    cache: StepCache
     num_done: int = 0
 
 

@@ -23,6 +23,11 @@ class GenerationSpec:
         guidance_scale: Classifier-free guidance, 1..30; 1 switches it off (one forward per step).
         guidance_every: The negative side is asked at every so many steps, 1..1000; between, its
             last difference guides. 1 asks always. Needs guidance_scale > 1.
+        cache_threshold: How much the first block's residual may change (mean absolute difference
+            over mean absolute value, 0..1) from the last step that computed the other blocks, for
+            their residual of that step to be used again; 0 always computes them. Faster where
+            steps are many, and a little different. Plain torch alone can do it: with another
+            backend it takes such pictures over. Of few steps no two are alike.
         guidance_rescale: How far, 0..1, a guided prediction goes back to the spread of the one
             with words; keeps pictures from coming out empty or too bright. 0 is plain guidance.
         width: Picture width in pixels, one of the model's sizes.
@@ -49,6 +54,7 @@ class GenerationSpec:
     num_steps: int = 20
     guidance_scale: float = 4.0
     guidance_every: int = 1
+    cache_threshold: float = 0.0
     guidance_rescale: float = 0.0
     width: int = 128
     height: int = 128

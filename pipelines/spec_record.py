@@ -136,6 +136,7 @@ def _encoded(mask: Image.Image) -> str:
 
 _RARE = (
     "guidance_every",
+    "cache_threshold",
     "guidance_rescale",
     "regions",
     "prompt_high",

@@ -27,6 +27,7 @@ from pipelines.model_info import ModelInfo
 from pipelines.regional_forms import Form, MixerMaker
 from pipelines.schedulers import check_steps, make_scheduler
 from pipelines.spec import GenerationResult, GenerationSpec
+from pipelines.step_cache import StepCache
 from pipelines.store import Checkpoint, open_checkpoint
 
 
@@ -217,15 +218,16 @@ class TextToImage:
         scheduler = make_scheduler(batch.scheduler, self.noise_schedule, batch.num_steps)
         latents = noise * scheduler.init_noise_sigma
         guides = [Guide(spec.guidance_every, spec.num_steps) for spec in batch.specs]
+        caches = [StepCache(spec.cache_threshold, spec.num_steps) for spec in batch.specs]
         for step, timestep in enumerate(scheduler.timesteps):
             clock.check()
-            timesteps = timestep.expand(len(latents))
-            progress = [step / len(scheduler.timesteps)] * len(latents)
+            times = timestep.expand(len(latents))
+            done = [step / len(scheduler.timesteps)] * len(latents)
             outputs = [
                 self.predict(
-                    latents[rows], timesteps[rows], heard[rows], progress[rows], guides[rows]
+                    latents[at], times[at], heard[at], done[at], guides[at], caches=caches[at]
                 )
-                for rows in self._rows(len(latents))
+                for at in self._rows(len(latents))
             ]
             latents = scheduler.step(torch.cat(outputs), timestep, latents, return_dict=False)[0]
             clock.tick()
@@ -259,6 +261,8 @@ class TextToImage:
         heard: Sequence[Heard],
         progress: Sequence[float],
         guides: Sequence[Guide] | None = None,
+        *,
+        caches: Sequence[StepCache] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Ask the transformer once what these latents hide.
 
@@ -268,11 +272,12 @@ class TextToImage:
             heard: What each hears.
             progress: Steps done over steps in all, of each.
             guides: What each remembers of its guidance; None asks for it at every step.
+            caches: What each keeps of its blocks; None computes all of them.
 
         Returns:
             What the model was trained to predict, guidance applied: noise, data or velocity.
         """
-        return self._forward(latents, timesteps, heard, progress, guides)
+        return self._forward(latents, timesteps, heard, progress, guides, caches=caches)
 
     def decode(
         self, latents: Float[Tensor, "b c h w"], *, preview: bool = False

@@ -94,6 +94,7 @@ def to_assignment(
         num_steps=effort.steps,
         guidance_scale=guidance,
         guidance_every=body.guidance_every,
+        cache_threshold=body.cache_threshold,
         guidance_rescale=body.guidance_rescale,
         width=width,
         height=height,

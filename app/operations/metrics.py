@@ -21,6 +21,8 @@ USAGE = {
     "image_tokens": "Image tokens times forward passes computed.",
     "word_tokens": "Tokens of words that image tokens listened to, once a row and pass.",
     "padding_tokens": "Tokens of padding beside them.",
+    "cached_passes": "Passes of a row that computed its first block and took the others' from an "
+    "earlier step.",
     "texts_encoded": "Texts that went through the text encoder.",
     "texts_remembered": "Texts whose vectors were still known.",
 }

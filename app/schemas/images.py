@@ -131,6 +131,16 @@ class ImageRequest(RegionalFields):
         description="Ask for guidance only at every so many steps and keep its direction between: "
         "faster, and a little different. 1 by default, which asks always.",
     )
+    cache_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How much the first block's residual may change, relatively, from the last "
+        "step that computed the other blocks, for theirs of that step to be used again: faster "
+        "where steps are many, and a little different. 0 by default, which computes all. Plain "
+        "torch computes such pictures on every backend.",
+    )
     guidance_rescale: float | None = Field(
         None,
         ge=0,

@@ -18,6 +18,7 @@ from pipelines.accelerate.memory import Memory
 from pipelines.accelerate.networks import Networks, TorchNetworks
 from pipelines.attention import RegionalRow, is_plain, words_stand_still
 from pipelines.components import Components
+from pipelines.step_cache import CachedPass
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,18 @@ class ComparedNetworks(Networks):
                 [latents[own], timesteps[own].float(), heard.words, heard.mask, heard.loudness]
             )
         return self._run(Task(name="transformer", size=(height, width)), rows, plain)
+
+    def denoise_cached(
+        self,
+        latents: Float[Tensor, "1 c h w"],
+        timesteps: Int[Tensor, " 1"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+        cached: CachedPass,
+    ) -> Float[Tensor, "1 o h w"]:
+        """By plain torch: a compiled network has no blocks to skip."""
+        self.execution.fall_back("cache", "cache_threshold was asked for, which skips blocks")
+        return self._twin.denoise_cached(latents, timesteps, words, regions, cached)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
         """Each picture by itself; in tiles by plain torch."""

@@ -13,6 +13,7 @@ from pipelines.accelerate.memory import Memory
 from pipelines.accelerate.torch_attention import KeptWords, fast_attention
 from pipelines.attention import RegionalRow, regional_attention, words_stand_still
 from pipelines.components import Components
+from pipelines.step_cache import CachedPass
 
 
 class Networks(ABC):
@@ -58,6 +59,28 @@ class Networks(ABC):
 
         Returns:
             The transformer's output in float32, a learned variance included.
+        """
+
+    @abstractmethod
+    def denoise_cached(
+        self,
+        latents: Float[Tensor, "1 c h w"],
+        timesteps: Int[Tensor, " 1"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+        cached: CachedPass,
+    ) -> Float[Tensor, "1 o h w"]:
+        """Run the transformer once for one row, which may skip blocks.
+
+        Args:
+            latents: Its noisy latents in float32.
+            timesteps: How noisy it is, 0..999.
+            words: What it hears, unpadded.
+            regions: What its regions hear instead; None where it has none.
+            cached: What it kept of earlier steps.
+
+        Returns:
+            As `denoise` does.
         """
 
     @abstractmethod
@@ -128,6 +151,18 @@ class TorchNetworks(Networks):
                 added_cond_kwargs=self._micro_conditions(latents),
                 return_dict=False,
             )[0].float()
+
+    def denoise_cached(
+        self,
+        latents: Float[Tensor, "1 c h w"],
+        timesteps: Int[Tensor, " 1"],
+        words: Sequence[Float[Tensor, "_ d"]],
+        regions: Sequence[RegionalRow | None],
+        cached: CachedPass,
+    ) -> Float[Tensor, "1 o h w"]:
+        """One forward pass of the transformer, or of its first block."""
+        with cached.attached(self._parts.transformer):
+            return self.denoise(latents, timesteps, words, regions)
 
     def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 x y"]:
         """One forward pass of the decoder."""

@@ -33,6 +33,8 @@ RAGGED = [
     replace(PLAIN, seed=11, prompt=LONG, num_steps=3),
     replace(PLAIN, seed=12, guidance_scale=7.5, scheduler="ddim"),
     replace(PLAIN, seed=17, guidance_every=3, num_steps=5),
+    replace(PLAIN, seed=18, cache_threshold=1.0, num_steps=5),
+    replace(PLAIN, seed=19, regions=REGIONS, cache_threshold=0.5, region_window=(0.3, 0.8)),
     replace(PLAIN, seed=13, guidance_scale=1.0, num_steps=2),
     replace(PLAIN, seed=14, regions=REGIONS, num_steps=5),
     replace(PLAIN, seed=15, negative_prompt="two dog", num_steps=1),
@@ -43,6 +45,8 @@ KINDS = {
     "unguided": replace(PLAIN, guidance_scale=1.0),
     "regions": replace(PLAIN, regions=REGIONS, depth="progressive"),
     "guided at times": replace(PLAIN, guidance_every=2),
+    "cached": replace(PLAIN, cache_threshold=0.5, num_steps=6),
+    "cached regions": replace(PLAIN, cache_threshold=1.0, regions=REGIONS, guidance_every=2),
     "long": replace(PLAIN, prompt=LONG, negative_prompt="two dog below the green cat"),
 }
 
@@ -183,7 +187,7 @@ def test_a_full_device_is_told_as_such_and_leaves_the_row_as_it_was(
 ) -> None:
     row = painter.begin(PLAIN)
 
-    def overflow(*_: object) -> None:
+    def overflow(*_: object, **__: object) -> None:
         torch.empty(2**52)
 
     with monkeypatch.context() as patched:
@@ -201,7 +205,7 @@ def test_a_bug_is_not_taken_for_a_full_device(
 ) -> None:
     row = painter.begin(PLAIN)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(painter.model, "predict", broken)

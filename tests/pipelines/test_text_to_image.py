@@ -252,7 +252,7 @@ def test_unknown_device_and_dtype_are_named(folder: Path) -> None:
 def test_a_full_device_says_to_ask_for_fewer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = TextToImage.load(folder, device="cpu")
 
-    def overflow(*_: object) -> None:
+    def overflow(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(model, "predict", overflow)

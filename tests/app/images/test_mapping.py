@@ -50,6 +50,11 @@ def test_guidance_goes_as_far_back_as_is_said() -> None:
     assert _specs(guidance=4.0, guidance_rescale=0.5)[0].guidance_rescale == 0.5
 
 
+def test_blocks_are_skipped_only_where_it_is_asked_for() -> None:
+    assert _specs()[0].cache_threshold == 0
+    assert _specs(cache_threshold=0.2)[0].cache_threshold == 0.2
+
+
 def test_a_size_is_width_by_height() -> None:
     [spec] = _specs(size="256x128")
     assert (spec.width, spec.height) == (256, 128)

@@ -251,6 +251,20 @@ def test_tiles_and_mixtures_of_others_go_through_torch(
     assert painter.model.networks.execution.fallbacks == {"tiles": 1}
 
 
+def test_rows_with_a_cache_go_through_torch_and_leave_those_beside_them_compiled(
+    model: TextToImage, load: Callable[..., TextToImage]
+) -> None:
+    ours, cached = load("openvino"), replace(PLAIN, cache_threshold=1.0)
+    mixed = latents(ours, [PLAIN, cached])
+    assert ours.networks.execution.fallbacks == {"cache": 2 * cached.num_steps}
+    assert torch.equal(mixed[0], latents(ours, [PLAIN])[0])
+    assert torch.equal(mixed[1], latents(ours, [cached])[0])
+    assert distance(mixed[1], latents(model, [cached])[0]) < EXACT
+    assert ours.networks.execution.usage["cached_passes"] > 0
+    wide = replace(PLAIN, width=256)  # compiled after hooks came and went
+    assert distance(latents(ours, [wide])[0], latents(model, [wide])[0]) < EXACT
+
+
 def test_importing_openvino_tells_nobody() -> None:
     openvino_runtime.load_openvino()
     from openvino.tools.ovc import telemetry_utils
