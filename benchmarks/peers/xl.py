@@ -8,6 +8,7 @@ that everything is ready, or why it cannot be.
 """
 
 import base64
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -143,8 +144,10 @@ def main(name: str, num_layers: str, num_heads: str, edge: str, threads: str) ->
     torch.set_num_threads(int(threads))
     with answers() as answer, torch.no_grad():
         try:
-            network = random_xl(int(num_layers), int(num_heads), int(edge))
-            step, size = PREPARERS[name](name, network, drawn_call(int(edge)))
+            # no name for the float network: whoever needs it no longer must be able to let it go
+            size_of_network = int(num_layers), int(num_heads), int(edge)
+            step, size = PREPARERS[name](name, random_xl(*size_of_network), drawn_call(int(edge)))
+            gc.collect()
             step()
         except Exception as error:  # noqa: BLE001  (whatever is wrong with a peer is said and ends it)
             answer({"error": f"{type(error).__name__}: {error}"})
