@@ -7,6 +7,9 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 KEPT_BYTES = 2**28
 """What everything that is kept may take together."""
 
+KEPT_THINGS = 64
+"""Things that are kept at most: more than pictures are in flight, and no more than that."""
+
 
 @runtime_checkable
 class Sized(Protocol):
@@ -28,10 +31,12 @@ class Memory(Generic[Kept]):
 
     Args:
         max_bytes: What may be kept; what was not asked for for longest goes first.
+        max_things: Things that may be kept.
     """
 
-    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, max_bytes: int = KEPT_BYTES, max_things: int = KEPT_THINGS) -> None:
         self._max_bytes = max_bytes
+        self._max_things = max_things
         # the objects are kept beside what was made of them: nobody else gets their place meanwhile
         self._known: OrderedDict[Hashable, tuple[Sequence[object], Kept]] = OrderedDict()
 
@@ -50,7 +55,7 @@ class Memory(Generic[Kept]):
             self._known[key] = (tuple(owners), make())
         self._known.move_to_end(key)
         total = sum(kept.num_bytes for _, kept in self._known.values())
-        while total > self._max_bytes and len(self._known) > 1:
+        while len(self._known) > (1 if total > self._max_bytes else self._max_things):
             _, (_, oldest) = self._known.popitem(last=False)
             total -= oldest.num_bytes
         return self._known[key][1]

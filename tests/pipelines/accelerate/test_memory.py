@@ -40,3 +40,12 @@ def test_what_grew_is_counted_as_it_is_and_the_newest_stays() -> None:
     newest = memory.recall([other], Thing)
     assert memory.recall([other], Thing) is newest
     assert memory.recall([owner], Thing) is not thing
+
+
+def test_no_more_things_are_kept_than_may_be() -> None:
+    memory: Memory[Thing] = Memory(max_things=2)
+    owners = [[0], [1], [2]]
+    made = [memory.recall([owner], Thing) for owner in owners]
+    assert memory.recall([owners[1]], Thing) is made[1]
+    assert memory.recall([owners[2]], Thing) is made[2]
+    assert memory.recall([owners[0]], Thing) is not made[0]
