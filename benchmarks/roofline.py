@@ -119,7 +119,7 @@ def draw_roofline(axis: "Axes", figures: Mapping[str, object]) -> None:
     assert isinstance(work, Mapping)
     weights_gb = float(str(figures["cost_weights_mb"])) / 1e3
     intensities = [gflop / weights_gb for gflop in work.values()]
-    ends = [0.3 * min(intensities), 3 * max(intensities)]
+    ends = [1.0, 3 * max(intensities)]
     bandwidth = float(str(figures["peak_gb_s"]))
     for name in ("int8", "bfloat16", "float32"):
         peak = float(str(figures[f"peak_gflop_s_{name}"]))
