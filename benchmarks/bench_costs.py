@@ -268,7 +268,8 @@ def draw(figures: Mapping[str, object], path: Path) -> None:
     for axis, (name, curve) in zip(axes, curves.items(), strict=False):
         assert isinstance(curve, Mapping)
         axis.plot([int(value) for value in curve], [1e3 * s for s in curve.values()], "o-")
-        axis.set(xlabel=_LABELS[name], ylabel="milliseconds", ylim=(0, None))
+        top = 1.1e3 * max(curve.values())
+        axis.set(xlabel=_LABELS[name], ylabel="milliseconds", ylim=(0, top))
         held = figures.get(f"cost_mb_by_{name}")
         if isinstance(held, Mapping):
             memory = axis.twinx()
