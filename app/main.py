@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import structlog
@@ -46,6 +47,7 @@ from app.weights.refresh import Refresher
 from app.weights.releases import ReleaseShelf
 from app.weights.warm_up import warm_up
 from core.errors import CapacityError, ConfigError
+from core.large_imports import large_imports
 from pipelines.engine import Engine
 from pipelines.intake import Intake
 from pipelines.orders import Limits
@@ -290,6 +292,8 @@ def load_painters(settings: Settings) -> dict[str, Painter]:
         The variants by name, the default first. What is wrong with the model is raised as
         `TextToImage.load` says.
     """
+    with large_imports():
+        import_module("pipelines.rows")
     shelf = ReleaseShelf(settings.releases_folder)
     first = load_painter(settings, settings.model, settings.variant)
     painters = {first.info.variant: first}

@@ -13,6 +13,7 @@ import typer
 
 from cli.scene import place, read_scene
 from core.errors import ConfigError, InputError
+from core.large_imports import large_imports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -190,8 +191,9 @@ def load(**choices: str | None) -> "TextToImage":
     Returns:
         The model; what is wrong with it is raised as `TextToImage.load` says.
     """
-    from app.settings import read_settings
-    from pipelines.text_to_image import TextToImage
+    with large_imports():
+        from app.settings import read_settings
+        from pipelines.text_to_image import TextToImage
 
     chosen = read_settings(**choices)
     return TextToImage.load(

@@ -1,8 +1,11 @@
 """`fewstroke serve`: the HTTP service."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+
+from core.large_imports import large_imports
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -65,9 +68,7 @@ def serve(
         typer.echo(settings_table())
         return
 
-    from app.main import serve as run_server
-
-    run_server(
+    _server()(
         model=model,
         variant=variant,
         device=device,
@@ -78,3 +79,9 @@ def serve(
         allow_public=allow_public or None,
         log_format=log_format,
     )
+
+
+def _server() -> Callable[..., None]:
+    with large_imports():
+        from app.main import serve as run_server
+    return run_server
