@@ -71,6 +71,7 @@ def test_numbers_out_of_range_are_wrong_usage(words):
 
 
 def test_a_published_variant_is_painted_as_its_parent_is(folder, tmp_path):
+    folder = Path(shutil.copytree(folder, tmp_path / "model"))  # it is written to
     parent = {"folder": "transformer", "steps": 2, "guidance": 1.0, "scheduler": "ddim"}
     parent |= {"guidance_rescale": 0.5, "regions": {"depth": "flat", "window": [0.0, 0.5]}}
     manifest = {"default": "teacher", "variants": {"teacher": parent}}
