@@ -58,7 +58,7 @@ third of the channels each. With ranges measured per token the weights stay pack
 ranges they are expanded to bytes. Everybody in turns in one run; ours have heard the words before,
 as at every step of a picture but its first. "Weights" are as stored. "Distance" is that of the
 output from float32's; weights at random in few bits are another network, so there is none for them.
-Not all fit into 24 GB together: who has a dash did not take part. A second run, in docs/log.md, has
+Not all fit into 24 GB together: who has a dash took no part. A second run, in docs/log.md, has
 ONNX Runtime, which ties with our packed form, and our float32, 2.5 times torch's: so much of what is
 gained over float32 is the engine's, not the bits'."""
 
