@@ -59,8 +59,8 @@ ranges they are expanded to bytes. Everybody in turns in one run; ours have hear
 as at every step of a picture but its first. "Weights" are as stored. "Distance" is that of the
 output from float32's; weights at random in few bits are another network, so there is none for them.
 Not all fit into 24 GB together: who has a dash took no part. A second run, in docs/log.md, has
-ONNX Runtime, which ties with our packed form, and our float32, 2.5 times torch's: so much of what is
-gained over float32 is the engine's, not the bits'."""
+ONNX Runtime, which ties with our packed form, and our float32, 2.5 times torch's: so much of
+what is gained over float32 is the engine's, not the bits'."""
 
 XL_HEAD = """
 ### {tokens} tokens
