@@ -70,7 +70,8 @@ def make_networks(
 
     Args:
         name: A registered backend, or "auto" for the fastest that is installed and rounds nothing
-            that the model does not.
+            that the model does not; what is low-bit already may have its decoder, and what lies
+            between its products, computed in bfloat16.
         info: What the model is.
         parts: Its networks in torch.
         cache_dir: Where compiled networks are kept for the next start; None keeps none.

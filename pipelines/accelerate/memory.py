@@ -53,9 +53,12 @@ class Memory(Generic[Kept]):
         key = (kind, *map(id, owners))
         if key not in self._known:
             self._known[key] = (tuple(owners), make())
+            self._make_room()
         self._known.move_to_end(key)
+        return self._known[key][1]
+
+    def _make_room(self) -> None:
         total = sum(kept.num_bytes for _, kept in self._known.values())
         while len(self._known) > (1 if total > self._max_bytes else self._max_things):
             _, (_, oldest) = self._known.popitem(last=False)
             total -= oldest.num_bytes
-        return self._known[key][1]

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from core.devices import byte_product_bits
+from core.errors import UnsupportedError
+from pipelines.accelerate import openvino_networks
 from pipelines.accelerate.choose import EXACT, ROUNDED
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.graphs import RowTransformer, RowWords
+from pipelines.accelerate.networks import TorchNetworks
 from pipelines.accelerate.openvino_graphs import _interleaved
-from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
-from pipelines.accelerate.openvino_runtime import core, why_not
+from pipelines.accelerate.openvino_networks import BFLOAT16, OpenvinoNetworks, Rounding
+from pipelines.accelerate.openvino_runtime import abilities, core, why_not
 from pipelines.text_to_image import TextToImage
 from quant.adapters import pack_in_turn, to_student
 from quant.calibrate import calibrate
@@ -145,6 +148,48 @@ def test_stored_ranges_let_bytes_be_multiplied(
     linears = [layer for layer in packed_layers(network).values() if layer.channel_dim == -1]
     fit = [integer_weights(layer, signed_bits=byte_product_bits()) for layer in linears]
     assert sum(kind.endswith("_I8") for kind in products) == sum(map(bool, fit)) > 0
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_large_networks_stay_near_their_twin_in_bfloat16_between_products(
+    model: TextToImage,
+    rows: dict[str, Any],
+    quantized: Callable[[str], Any],
+    case: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = networks(model, quantized(case), codes=True)
+    monkeypatch.setattr(openvino_networks, "SMALL_NETWORK", 0)
+    large = networks(model, quantized(case), codes=True)
+    times = torch.tensor([700, 700])
+    found = large.denoise(timesteps=times, **rows)
+    assert large.execution.fallbacks == {}
+    assert distance(found, large._twin.denoise(timesteps=times, **rows)) < ROUNDED
+    is_half = BFLOAT16 in abilities()
+    assert torch.equal(found, small.denoise(timesteps=times, **rows)) != is_half
+    alone = large.denoise(rows["latents"][1:], times[1:], rows["words"][1:], [None])
+    assert torch.equal(found[1:], alone)
+
+
+def test_packed_weights_count_where_a_network_is_called_small(
+    model: TextToImage, quantized: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = quantized("per timestep")
+    num_floats = sum(weight.numel() for weight in network.parameters())
+    monkeypatch.setattr(openvino_networks, "SMALL_NETWORK", num_floats)
+    assert networks(model, network, codes=True)._num_lanes == 1
+
+
+def test_words_that_are_heard_otherwise_at_every_timestep_are_not_kept(
+    model: TextToImage, quantized: Callable[[str], Any]
+) -> None:
+    network = deepcopy(quantized("per timestep"))
+    assert TorchNetworks(replace(model.parts, transformer=network), 8)._keeps_words
+    layer = network.transformer_blocks[0].attn2.to_k
+    layer.form = replace(layer.form, num_ranges=len(TIMESTEPS))
+    assert not TorchNetworks(replace(model.parts, transformer=network), 8)._keeps_words
+    with pytest.raises(UnsupportedError, match="otherwise at every timestep"):
+        networks(model, network, codes=True)
 
 
 def test_rows_at_different_timesteps_each_get_their_own_ranges(
