@@ -24,20 +24,18 @@ def step_work(painter: TextToImage, cells: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pipelines.accelerate.graphs import RowTransformer, row_words, words_of_layers
+    from pipelines.accelerate.graphs import RowTransformer, words_of_layers
+    from pipelines.conditioning import stack_words
 
     network = painter.parts.transformer
     row = RowTransformer(network, painter.info.latent_factor)
-    num_tokens = (cells // network.config["patch_size"]) ** 2
     with torch.no_grad():
         words = painter.networks.encode(torch.ones(1, 12, dtype=torch.long))
-        texts, mask, loudness = row_words(
-            words, None, num_layers=len(network.transformer_blocks), num_tokens=num_tokens
-        )
+        stacked = stack_words([words])
         latent = torch.zeros(1, network.config["in_channels"], cells, cells)
-        heard = words_of_layers(network, texts)
+        heard = words_of_layers(network, stacked.vectors)
         with FlopCounterMode(display=False) as counter:
-            row(latent, torch.tensor([500.0]), heard, mask, loudness)
+            row(latent, torch.tensor([500.0]), heard, stacked.mask.float())
     return float(counter.get_total_flops())
 
 

@@ -4,6 +4,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 
 import torch
@@ -42,6 +43,8 @@ class PromptEncoder:
         self._count = count
         self._max_num_texts = max_num_texts
         self._known: OrderedDict[str, Float[Tensor, "l d"]] = OrderedDict()
+        # A request is counted when it is taken in, and again when it is painted.
+        self._token_ids = lru_cache(maxsize=max_num_texts)(self._split)
         # Requests are counted on one thread while others are encoded on another; a fast tokenizer
         # refuses to be borrowed twice.
         self._lock = Lock()
@@ -81,9 +84,9 @@ class PromptEncoder:
         words = dict.fromkeys(re.findall(r"[^\W_]+", normalised(text)))
         return [word for word in words if unknown in self._token_ids(word)]
 
-    def _token_ids(self, text: str) -> list[int]:
+    def _split(self, text: str) -> tuple[int, ...]:
         with self._lock:
-            return self._tokenizer(text, truncation=False, verbose=False)["input_ids"]
+            return tuple(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from core.errors import UnsupportedError
 from pipelines.accelerate.execution import Execution
-from pipelines.accelerate.graphs import row_words, words_of_layers
+from pipelines.accelerate.graphs import regional_words, words_of_layers
 from pipelines.accelerate.memory import Memory
 from pipelines.accelerate.networks import Networks, TorchNetworks
 from pipelines.attention import RegionalRow, is_plain, words_stand_still
 from pipelines.components import Components
+from pipelines.conditioning import stack_words
 from pipelines.step_cache import CachedPass
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Task:
     """A network for one size of picture.
 
     Attributes:
-        name: "text_encoder", "words", "transformer", "vae" or "preview".
+        name: "text_encoder", "words", "transformer", "regional_transformer", "vae" or "preview".
         size: Latent cells; none for texts.
     """
 
@@ -62,17 +62,28 @@ class HeardRow:
     Attributes:
         words: What each layer made of the texts.
         mask: 1 where a word stands.
-        loudness: How much each token hears each text in each layer.
+        loudness: How much each token hears each text in each layer; None where there is one text,
+            which every token hears.
     """
 
     words: Float[Tensor, "1 pairs t l d"]
     mask: Float[Tensor, "t l"]
-    loudness: Float[Tensor, "layers t n"]
+    loudness: Float[Tensor, "layers t n"] | None = None
+
+    @property
+    def network(self) -> str:
+        """Which network can hear it."""
+        return "transformer" if self.loudness is None else "regional_transformer"
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """What the transformer takes of it."""
+        return [part for part in (self.words, self.mask, self.loudness) if part is not None]
 
     @property
     def num_bytes(self) -> int:
         """Bytes of its tensors."""
-        return self.words.nbytes + self.mask.nbytes + self.loudness.nbytes
+        return sum(part.nbytes for part in self.inputs)
 
 
 class ComparedNetworks(Networks):
@@ -143,33 +154,39 @@ class ComparedNetworks(Networks):
         words: Sequence[Float[Tensor, "_ d"]],
         regions: Sequence[RegionalRow | None],
     ) -> Float[Tensor, "b o h w"]:
-        """Each row by itself."""
+        """Each row by itself; a row that mixes texts runs through a network that can."""
 
-        def plain(rows: slice) -> Tensor:
-            return self._twin.denoise(latents[rows], timesteps[rows], words[rows], regions[rows])
+        def plain(places: Sequence[int]) -> Tensor:
+            return self._twin.denoise(
+                latents[places],
+                timesteps[places],
+                [words[place] for place in places],
+                [regions[place] for place in places],
+            )
 
         if any(row is not None and not isinstance(row.form, str) for row in regions):
             self.execution.fall_back(
                 "form", "another mixture than weighted attention was asked for"
             )
-            return _in_turn(plain, len(latents))
-        height, width = latents.shape[-2:]
-        num_layers = len(self._parts.transformer.transformer_blocks)
-        num_tokens = math.prod(
-            edge // self._parts.transformer.config["patch_size"] for edge in (height, width)
-        )
-        rows: list[Inputs] = []
-        for place, (text, row) in enumerate(zip(words, regions, strict=True)):
-            heard = self._memory.recall(
-                (text,) if row is None else (row,),
-                partial(self._hear, text, row, num_layers, num_tokens),
-                kind=num_tokens,
-            )
-            own = slice(place, place + 1)
-            rows.append(
-                [latents[own], timesteps[own].float(), heard.words, heard.mask, heard.loudness]
-            )
-        return self._run(Task(name="transformer", size=(height, width)), rows, plain)
+            return torch.cat([plain([place]) for place in range(len(latents))])
+        size = tuple(latents.shape[-2:])
+        heard = [
+            self._hear(text) if row is None else self._hear_regions(row, size)
+            for text, row in zip(words, regions, strict=True)
+        ]
+        outputs: dict[int, Tensor] = {}
+        for name in ("transformer", "regional_transformer"):
+            places = [place for place, each in enumerate(heard) if each.network == name]
+            inputs = [
+                [latents[[place]], timesteps[[place]].float(), *heard[place].inputs]
+                for place in places
+            ]
+            if places:
+                found = self._run(
+                    Task(name=name, size=size), inputs, lambda at, own=places: plain(own[at])
+                )
+                outputs.update(zip(places, found.split(1), strict=True))
+        return torch.cat([outputs[place] for place in range(len(latents))])
 
     def denoise_cached(
         self,
@@ -201,21 +218,34 @@ class ComparedNetworks(Networks):
         rows = [[row] for row in latents.split(1)]
         return self._run(task, rows, lambda rows: self._twin.preview(latents[rows]))
 
-    def _hear(
-        self,
-        text: Float[Tensor, "_ d"],
-        regions: RegionalRow | None,
-        num_layers: int,
-        num_tokens: int,
-    ) -> "HeardRow":
-        texts, mask, loudness = row_words(
-            text, regions, num_layers=num_layers, num_tokens=num_tokens
-        )
+    def _hear(self, text: Float[Tensor, "_ d"]) -> HeardRow:
+        def hear() -> HeardRow:
+            stacked = stack_words([text])
+            return HeardRow(words=self._words(stacked.vectors), mask=stacked.mask.float())
+
+        return self._memory.recall((text,), hear)
+
+    def _hear_regions(self, regions: RegionalRow, size: tuple[int, ...]) -> HeardRow:
+        transformer = self._parts.transformer
+        num_layers = len(transformer.transformer_blocks)
+        num_tokens = math.prod(edge // transformer.config["patch_size"] for edge in size)
+
+        def hear() -> HeardRow:
+            texts, mask, loudness = regional_words(
+                regions, num_layers=num_layers, num_tokens=num_tokens
+            )
+            hears_one = len(texts) == 1 and torch.allclose(loudness, torch.ones(()))
+            return HeardRow(
+                words=self._words(texts), mask=mask, loudness=None if hears_one else loudness
+            )
+
+        return self._memory.recall((regions,), hear, kind=num_tokens)
+
+    def _words(self, texts: Float[Tensor, "t l k"]) -> Float[Tensor, "1 pairs t l d"]:
         own = texts.to(self._parts.dtype)
-        words = self._run(
+        return self._run(
             Task(name="words"), [[own]], lambda _: words_of_layers(self._parts.transformer, own)
         )
-        return HeardRow(words=words, mask=mask, loudness=loudness)
 
     def _run(self, task: Task, rows: Sequence[Inputs], plain: Callable[[slice], Tensor]) -> Tensor:
         why = self._refused.get(task)

@@ -115,7 +115,7 @@ class RowTransformer(nn.Module):
         timestep: Float[Tensor, " 1"],
         words: Float[Tensor, "1 pairs t l d"],
         mask: Float[Tensor, "t l"],
-        loudness: Float[Tensor, "layers t n"],
+        loudness: Float[Tensor, "layers t n"] | None = None,
     ) -> Float[Tensor, "1 o h w"]:
         """Run one row.
 
@@ -124,13 +124,14 @@ class RowTransformer(nn.Module):
             timestep: How noisy it is, 0..999.
             words: What `RowWords` made of the texts it hears.
             mask: 1 where a word stands, 0 where padding does.
-            loudness: How much each token hears each text in each layer; 1 in all.
+            loudness: How much each token hears each text in each layer, 1 in all; None where there
+                is one text, which every token hears.
         """
         padding = ((1 - mask) * _PADDING)[:, None, None, :]
         for layer, processor in enumerate(self._mixing):
             processor.key, processor.value = words[0, 2 * layer], words[0, 2 * layer + 1]
             processor.padding = padding
-            processor.loudness = loudness[layer]
+            processor.loudness = None if loudness is None else loudness[layer]
         self._clock.start(timestep)
         return self.network(
             latent,
@@ -203,7 +204,7 @@ class _Mixing:
     key: Float[Tensor, "t l d"]
     value: Float[Tensor, "t l d"]
     padding: Float[Tensor, "t 1 1 l"]
-    loudness: Float[Tensor, "t n"]
+    loudness: Float[Tensor, "t n"] | None
 
     @no_type_check  # torch's compiler does not see through what checks shapes in tests
     def __call__(
@@ -217,29 +218,28 @@ class _Mixing:
             part.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for part in (attn.to_q(hidden_states), self.key, self.value)
         )
-        query = query.expand(key.shape[0], -1, -1, -1)
+        if self.loudness is not None:
+            query = query.expand(key.shape[0], -1, -1, -1)
         heard = F.scaled_dot_product_attention(query, key, value, attn_mask=self.padding)
-        mixed = (heard * self.loudness[:, None, :, None]).sum(0, keepdim=True)
-        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        heard = heard.transpose(1, 2).flatten(2)
+        if self.loudness is not None:
+            heard = (heard * self.loudness[:, :, None]).sum(0, keepdim=True)
+        return attn.to_out[0](heard)
 
 
-def row_words(
-    words: Float[Tensor, "_ d"], regions: RegionalRow | None, *, num_layers: int, num_tokens: int
+def regional_words(
+    regions: RegionalRow, *, num_layers: int, num_tokens: int
 ) -> tuple[Float[Tensor, "t l d"], Float[Tensor, "t l"], Float[Tensor, "layers t n"]]:
-    """Return what one row hears as `RowTransformer` takes it.
+    """Return what the regions of one row hear as `RowTransformer` takes it.
 
     Args:
-        words: Its words where it has no regions.
-        regions: What its regions hear instead.
+        regions: What they hear.
         num_layers: Cross-attention layers.
         num_tokens: Image tokens.
 
     Returns:
         Texts, mask and loudness; a layer hears a text that is another layer's at loudness 0.
     """
-    if regions is None:
-        stacked = stack_words([words])
-        return stacked.vectors, stacked.mask.float(), torch.ones(num_layers, 1, num_tokens)
     heard = {id(text): text for texts, _ in regions.layers for text in texts}
     places: Mapping[int, int] = {key: place for place, key in enumerate(heard)}
     stacked = stack_words(list(heard.values()))

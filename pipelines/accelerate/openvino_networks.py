@@ -28,7 +28,7 @@ from pipelines.components import Components
 from quant.constants import IntegerWeights
 from quant.store import packed_layers, storage
 
-FORMAT = 3
+FORMAT = 4
 """Changes whenever graphs are made in another way, so that kept ones are made anew."""
 
 GROUPS = (128, 64, *range(256, 0, -1))
@@ -145,9 +145,9 @@ class OpenvinoNetworks(ComparedNetworks):
             return _Plan(make=self._make_encoder)
         if task.name == "words":
             return _Plan(make=self._make_words, settings=self._inputs_rounded)
-        if task.name == "transformer":
+        if task.name in {"transformer", "regional_transformer"}:
             return _Plan(
-                make=partial(self._make_transformer, *task.size),
+                make=partial(self._make_transformer, *task.size, mixes=task.name != "transformer"),
                 num_lanes=self._num_lanes,
                 settings={**self._inputs_rounded, **self._between()},
             )
@@ -190,26 +190,28 @@ class OpenvinoNetworks(ComparedNetworks):
         self._fresh.setdefault(task, []).append((key, compiled))
         return compiled
 
-    def _make_transformer(self, height: int, width: int) -> Any:  # noqa: ANN401 - openvino's own
+    def _make_transformer(self, height: int, width: int, *, mixes: bool) -> Any:  # noqa: ANN401 - openvino's own
         network = self._parts.transformer
         row = RowTransformer(network, self._factor, code_bits=self._code_bits)
         channels, depth = network.config["in_channels"], network.inner_dim
         num_tokens = height * width // network.config["patch_size"] ** 2
-        num_layers, num_texts, num_words = len(network.transformer_blocks), 2, 3
+        num_layers, num_words = len(network.transformer_blocks), 3
+        num_texts = 2 if mixes else 1
         example = [
             torch.randn(1, channels, height, width),
             torch.tensor([500.0]),
             torch.randn(1, 2 * num_layers, num_texts, num_words, depth),
             torch.ones(num_texts, num_words),
-            torch.full((num_layers, num_texts, num_tokens), 1 / num_texts),
         ]
         shapes = [
             [1, channels, height, width],
             [1],
-            [1, 2 * num_layers, -1, -1, depth],
-            [-1, -1],
-            [num_layers, -1, num_tokens],
+            [1, 2 * num_layers, -1 if mixes else 1, -1, depth],
+            [-1 if mixes else 1, -1],
         ]
+        if mixes:
+            example.append(torch.full((num_layers, num_texts, num_tokens), 1 / num_texts))
+            shapes.append([num_layers, -1, num_tokens])
         return to_graph(row, example, shapes, self._codes_of(row))
 
     def _make_words(self) -> Any:  # noqa: ANN401 - openvino's own

@@ -82,13 +82,14 @@ class TorchCompiledNetworks(ComparedNetworks):
             found = [words_of_layers(self._parts.transformer, texts) for [texts] in rows]
             return Computed(output=torch.cat(found), new=[])
         outputs, new = [], []
-        for place, (latent, timestep, heard, mask, loudness) in enumerate(rows):
-            form = (task, len(mask) > 1)
+        for place, (latent, timestep, *heard) in enumerate(rows):
+            # torch makes a form of its own of what is one of its kind
+            form = (task, heard[0].shape[2] > 1)
             if form not in self._compared | self._fresh:
                 self._fresh.add(form)
                 new.append(place)
             device, dtype = latent.device, self._parts.dtype
-            words = (part.to(device, dtype) for part in (heard, mask, loudness))
+            words = (part.to(device, dtype) for part in heard)
             outputs.append(self._row(latent.to(dtype), timestep, *words).float())
         return Computed(output=torch.cat(outputs), new=new)
 

@@ -138,7 +138,7 @@ def test_stored_ranges_let_bytes_be_multiplied(
 ) -> None:
     network = quantized("per timestep, eight bits")
     ours = networks(model, network, codes=True)
-    graphs = ours._make_transformer(16, 16), ours._make_words()
+    graphs = ours._make_transformer(16, 16, mixes=False), ours._make_words()
     products = [
         node.get_rt_info()["primitiveType"].astype(str)
         for graph in graphs
@@ -206,7 +206,7 @@ def test_packed_weights_stay_packed_in_the_graph(
 ) -> None:
     network = quantized("fewest")
     ours = networks(model, network, codes=False)
-    graphs = ours._make_transformer(16, 16), ours._make_words()
+    graphs = ours._make_transformer(16, 16, mixes=False), ours._make_words()
     nodes = (node for graph in graphs for node in graph.get_ops())
     constants = (node for node in nodes if node.get_type_name() == "Constant")
     kinds = [node.get_element_type().get_type_name() for node in constants]
