@@ -17,6 +17,7 @@ from quant.numerics import min_max_grid, quantize
 from quant.precision import MAX_BITS
 
 _ROOT = "self."
+_ATTENTION = "ScaledDotProductAttention"
 
 
 def to_graph(
@@ -59,6 +60,32 @@ def to_graph(
             user.replace_source_output(whole)
     graph.validate_nodes_and_infer_types()
     return graph
+
+
+def attend_in_bfloat16(graph: Any) -> None:  # noqa: ANN401 - openvino.Model
+    """Let attention alone compute in bfloat16, whatever computes the rest.
+
+    A network whose engine rounds inputs to bytes while running must compute in float32 otherwise:
+    asked for bfloat16, the engine leaves those bytes out.
+
+    Args:
+        graph: Changed in place.
+    """
+    openvino = load_openvino()
+    from openvino import opset13 as ops
+
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != _ATTENTION:
+            continue
+        for heard in node.inputs():
+            halved = ops.convert(heard.get_source_output(), openvino.Type.bf16)
+            heard.replace_source_output(halved.output(0))
+        node.validate_and_infer_types()
+        users = node.output(0).get_target_inputs()
+        widened = ops.convert(node.output(0), openvino.Type.f32)
+        for user in users:
+            user.replace_source_output(widened.output(0))
+    graph.validate_nodes_and_infer_types()
 
 
 @contextmanager

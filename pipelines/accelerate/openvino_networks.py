@@ -20,7 +20,7 @@ from pipelines.accelerate.graphs import (
     RowTransformer,
     RowWords,
 )
-from pipelines.accelerate.openvino_graphs import in_eight_bits, to_graph
+from pipelines.accelerate.openvino_graphs import attend_in_bfloat16, in_eight_bits, to_graph
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, abilities, core, machine_key
 from pipelines.accelerate.shelf import Shelf
 from pipelines.attention import hears_words
@@ -43,6 +43,7 @@ BFLOAT16 = "BF16"
 """What OpenVINO calls a processor's ability to multiply bfloat16."""
 
 _HALVED: Mapping[str, str] = {"INFERENCE_PRECISION_HINT": "bf16"}
+_FLOAT_INPUTS: Mapping[str, str] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class Rounding:
         decoder: Whether the decoder computes in bfloat16 where the processor does.
         codes: Whether low-bit codes are expanded to eight bits and multiplied as whole numbers,
             instead of kept in as few bits as they fit in. What lies between the products is then
-            computed in bfloat16 where the network is large and the processor can.
+            computed in bfloat16 where the network is large and the processor can; where inputs are
+            rounded while running, attention alone.
     """
 
     weights: bool = False
@@ -106,8 +108,10 @@ class OpenvinoNetworks(ComparedNetworks):
         self._threads = num_threads or min(torch.get_num_threads(), usable_cores())
         num_floats = sum(weight.numel() for weight in parts.transformer.parameters())
         num_weights = num_floats + storage(parts.transformer)["num_weights"]
-        self._is_small = num_weights <= SMALL_NETWORK
-        self._num_lanes = self._threads if self._is_small else 1
+        is_small = num_weights <= SMALL_NETWORK
+        self._num_lanes = self._threads if is_small else 1
+        # Large networks wait for memory between products, where small ones gain nothing.
+        self._halves_between = not is_small and BFLOAT16 in abilities()
         self._code_bits = byte_product_bits() if rounding.codes else None
         self._inputs_rounded = self._find_inputs_rounded()
         self._ready: dict[Task, CompiledNetwork] = {}
@@ -212,7 +216,10 @@ class OpenvinoNetworks(ComparedNetworks):
         if mixes:
             example.append(torch.full((num_layers, num_texts, num_tokens), 1 / num_texts))
             shapes.append([num_layers, -1, num_tokens])
-        return to_graph(row, example, shapes, self._codes_of(row))
+        graph = to_graph(row, example, shapes, self._codes_of(row))
+        if self._halves_between and self._inputs_rounded != _FLOAT_INPUTS:
+            attend_in_bfloat16(graph)
+        return graph
 
     def _make_words(self) -> Any:  # noqa: ANN401 - openvino's own
         row = RowWords(self._parts.transformer, code_bits=self._code_bits)
@@ -236,13 +243,10 @@ class OpenvinoNetworks(ComparedNetworks):
         return int(network.config["caption_channels" if has_projection else "cross_attention_dim"])
 
     def _between(self) -> Mapping[str, str]:
-        """Return how what lies between products of bytes is computed: norms, attention, sums.
-
-        Large networks wait for memory there, small ones gain nothing.
-        """
+        """Return how what lies between products of bytes is computed: norms, attention, sums."""
         layers = packed_layers(self._parts.transformer).values()
         are_bytes = self._rounding.codes and any(layer.form.num_ranges for layer in layers)
-        return _HALVED if are_bytes and not self._is_small and BFLOAT16 in abilities() else {}
+        return _HALVED if are_bytes and self._halves_between else {}
 
     def _find_inputs_rounded(self) -> Mapping[str, str]:
         """Return how inputs are rounded while running: to eight bits, or not at all."""
@@ -252,7 +256,7 @@ class OpenvinoNetworks(ComparedNetworks):
             for layer in layers
         )
         if not self._rounding.weights and not asks:
-            return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+            return _FLOAT_INPUTS
         width = self._parts.transformer.inner_dim
         group = next(n for n in GROUPS if width % n == 0)
         return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)}

@@ -56,6 +56,14 @@ def test_tokens_are_counted_with_the_end_mark(encoder: PromptEncoder) -> None:
     assert encoder.count_tokens("cat " * 500) == 501
 
 
+def test_a_text_that_was_counted_is_not_split_again(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert encoder.count_tokens("a red cat") == 4
+    monkeypatch.setattr(encoder, "_tokenizer", None)
+    assert encoder.count_tokens("A red cat ") == len(encoder.encode("a red cat")) == 4
+
+
 def test_words_without_tokens_are_named_once_each(encoder: PromptEncoder) -> None:
     found = encoder.unknown_words("A RED zebra, a zebra_crossing left of two cats")
     assert found == ["zebra", "crossing", "cats"]

@@ -150,17 +150,21 @@ def test_stored_ranges_let_bytes_be_multiplied(
     assert sum(kind.endswith("_I8") for kind in products) == sum(map(bool, fit)) > 0
 
 
-@pytest.mark.parametrize("case", STORED)
+@pytest.mark.parametrize(
+    ("case", "codes"), [*((case, True) for case in STORED), ("eight bits", False)]
+)
 def test_large_networks_stay_near_their_twin_in_bfloat16_between_products(
     model: TextToImage,
     rows: dict[str, Any],
     quantized: Callable[[str], Any],
-    case: str,
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    case: str,
+    codes: bool,
 ) -> None:
-    small = networks(model, quantized(case), codes=True)
+    small = networks(model, quantized(case), codes=codes)
     monkeypatch.setattr(openvino_networks, "SMALL_NETWORK", 0)
-    large = networks(model, quantized(case), codes=True)
+    large = networks(model, quantized(case), codes=codes)
     times = torch.tensor([700, 700])
     found = large.denoise(timesteps=times, **rows)
     assert large.execution.fallbacks == {}

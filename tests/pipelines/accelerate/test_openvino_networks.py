@@ -14,6 +14,7 @@ from torch import Tensor
 from core.errors import ConfigError
 from pipelines.accelerate import openvino_networks, openvino_runtime
 from pipelines.accelerate.choose import EXACT, ROUNDED
+from pipelines.accelerate.compared import Computed, Inputs, Task
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.openvino_networks import OpenvinoNetworks, Rounding
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, core, why_not
@@ -80,6 +81,24 @@ def test_a_row_keeps_every_bit_in_any_company(backend: str, request: pytest.Fixt
         for place, found in enumerate(together):
             assert torch.equal(decoded[place : place + 1], model.networks.decode(found))
     assert model.networks.execution.fallbacks == {}
+
+
+def test_only_rows_that_hear_several_texts_run_through_the_network_that_mixes(
+    compiled: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    run = OpenvinoNetworks.compute
+
+    def listen(self: OpenvinoNetworks, task: Task, rows: Sequence[Inputs]) -> Computed:
+        asked.append((task.name, len(rows)))
+        return run(self, task, rows)
+
+    monkeypatch.setattr(OpenvinoNetworks, "compute", listen)
+    # Without words of their own, all regions of the unconditional side hear the negative prompt.
+    regional = replace(PLAIN, prompt="the cat", num_steps=1, regions=REGIONS[:1])
+    latents(compiled, [regional, replace(PLAIN, num_steps=1)])
+    passes = [each for each in asked if "transformer" in each[0]]
+    assert passes == [("transformer", 3), ("regional_transformer", 1)]
 
 
 def test_rows_run_in_turn_where_lanes_give_other_bits() -> None:
