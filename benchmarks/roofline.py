@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,10 +26,13 @@ def step_work(painter: TextToImage, cells: int) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from pipelines.accelerate.graphs import RowTransformer, words_of_layers
+    from pipelines.accelerate.packed_graphs import plain_layer
     from pipelines.conditioning import stack_words
 
     network = painter.parts.transformer
-    row = RowTransformer(network, painter.info.latent_factor)
+    row = RowTransformer(
+        network, painter.info.latent_factor, exchange=partial(plain_layer, code_bits=None)
+    )
     with torch.no_grad():
         words = painter.networks.encode(torch.ones(1, 12, dtype=torch.long))
         stacked = stack_words([words])

@@ -1,5 +1,7 @@
 """Codes of inputs as int8, for integer products."""
 
+from typing import no_type_check
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,6 +23,7 @@ def per_row(part: Tensor, x: Tensor) -> Float[Tensor, "m 1"]:
     return part.expand(*x.shape[:-1], 1).reshape(-1, 1)
 
 
+@no_type_check  # torch's compiler does not see through what checks shapes in tests
 def signed_inputs(
     x: Float[Tensor, "m i"], scale: Tensor, zero: Tensor, bits: int
 ) -> Int[Tensor, "m i"]:
@@ -37,6 +40,7 @@ def signed_inputs(
     return codes.round_().clamp_(-offset, 2**bits - 1 - offset).to(torch.int8)
 
 
+@no_type_check
 def input_offset(bits: int) -> int:
     """Return what codes are lowered by to fit int8.
 

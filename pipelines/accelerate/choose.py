@@ -115,7 +115,7 @@ def _torch(setup: Setup) -> Networks:
 
 def _torch_compiled(setup: Setup) -> Networks:
     parts = setup.parts
-    tolerance = EXACT if parts.dtype == torch.float32 else ROUNDED
+    tolerance = _tolerance(parts, rounds=parts.dtype != torch.float32)
     return TorchCompiledNetworks(
         parts,
         setup.info.latent_factor,

@@ -5,6 +5,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -156,12 +157,13 @@ class ComparedNetworks(Networks):
     ) -> Float[Tensor, "b o h w"]:
         """Each row by itself; a row that mixes texts runs through a network that can."""
 
-        def plain(places: Sequence[int]) -> Tensor:
+        def plain(places: Sequence[int], at: slice = slice(None)) -> Tensor:
+            own = places[at]
             return self._twin.denoise(
-                latents[places],
-                timesteps[places],
-                [words[place] for place in places],
-                [regions[place] for place in places],
+                latents[own],
+                timesteps[own],
+                [words[place] for place in own],
+                [regions[place] for place in own],
             )
 
         if any(row is not None and not isinstance(row.form, str) for row in regions):
@@ -182,9 +184,7 @@ class ComparedNetworks(Networks):
                 for place in places
             ]
             if places:
-                found = self._run(
-                    Task(name=name, size=size), inputs, lambda at, own=places: plain(own[at])
-                )
+                found = self._run(Task(name=name, size=size), inputs, partial(plain, places))
                 outputs.update(zip(places, found.split(1), strict=True))
         return torch.cat([outputs[place] for place in range(len(latents))])
 

@@ -20,11 +20,15 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from core.errors import UnsupportedError
-from pipelines.accelerate.packed_graphs import Clock, plain_layer
+from pipelines.accelerate.packed_graphs import Clock
 from pipelines.attention import RegionalRow, hears_words, words_stand_still
 from pipelines.conditioning import stack_words
 from quant.constants import IntegerWeights
+from quant.layers import PackedLayer
 from quant.store import packed_layers
+
+Exchange: TypeAlias = Callable[[PackedLayer, Clock], tuple[nn.Module, IntegerWeights | None]]
+"""Makes another module of a packed layer; codes are what an engine is to be handed as constants."""
 
 _PADDING = -10_000.0
 """What diffusers adds to the score of a word that is padding."""
@@ -35,20 +39,18 @@ class RowWords(nn.Module):
 
     Args:
         network: Taken as it is, and copied but for its weights.
-        code_bits: As `RowTransformer` takes it.
+        exchange: As `RowTransformer` takes it.
 
     Raises:
         UnsupportedError: If what layers make of words changes with the timestep.
     """
 
-    def __init__(self, network: PixArtTransformer2DModel, *, code_bits: int | None = None) -> None:
+    def __init__(self, network: PixArtTransformer2DModel, *, exchange: Exchange) -> None:
         super().__init__()
         if not words_stand_still(network):
             raise UnsupportedError("Its layers hear words otherwise at every timestep.")
         self.network = _shared_copy(network)
-        self.codes = _with_plain_layers(
-            self.network, Clock(), code_bits=code_bits, takes=hears_words
-        )
+        self.codes = _with_plain_layers(self.network, Clock(), exchange, takes=hears_words)
 
     def forward(self, texts: Float[Tensor, "t l k"]) -> Float[Tensor, "1 pairs t l d"]:
         """Hear words.
@@ -83,8 +85,7 @@ class RowTransformer(nn.Module):
     Args:
         network: Taken as it is, and copied but for its weights.
         latent_factor: Pixels along an edge for one latent cell.
-        code_bits: Signed bits in which low-bit weights and their inputs are multiplied as whole
-            numbers, 7 or 8; None keeps the weights in as few bits as they fit in.
+        exchange: Makes of each packed layer what is traced or compiled in its place.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RowTransformer(nn.Module):
         network: PixArtTransformer2DModel,
         latent_factor: int,
         *,
-        code_bits: int | None = None,
+        exchange: Exchange,
     ) -> None:
         super().__init__()
         self.network = _shared_copy(network)
@@ -101,7 +102,7 @@ class RowTransformer(nn.Module):
         self.codes = _with_plain_layers(
             self.network,
             self._clock,
-            code_bits=code_bits,
+            exchange,
             takes=lambda name: not hears_words(name),
         )
         self.network.caption_projection = None  # `RowWords` has heard them
@@ -253,8 +254,8 @@ def regional_words(
 def _with_plain_layers(
     network: PixArtTransformer2DModel,
     clock: Clock,
+    exchange: Exchange,
     *,
-    code_bits: int | None,
     takes: Callable[[str], bool],
 ) -> dict[str, IntegerWeights]:
     """Exchange packed layers for plain operations, and return the codes of those that have some."""
@@ -263,7 +264,7 @@ def _with_plain_layers(
         if not takes(name):  # nobody calls it; tracing would unpack it to look at its weight
             network.set_submodule(name, nn.Identity())
             continue
-        plain, codes = plain_layer(layer, clock, code_bits=code_bits)
+        plain, codes = exchange(layer, clock)
         network.set_submodule(name, plain)
         if codes is not None:
             found[f"network.{name}"] = codes

@@ -22,6 +22,7 @@ from pipelines.accelerate.graphs import (
 )
 from pipelines.accelerate.openvino_graphs import attend_in_bfloat16, in_eight_bits, to_graph
 from pipelines.accelerate.openvino_runtime import CompiledNetwork, abilities, core, machine_key
+from pipelines.accelerate.packed_graphs import plain_layer
 from pipelines.accelerate.shelf import Shelf
 from pipelines.attention import hears_words
 from pipelines.components import Components
@@ -113,6 +114,7 @@ class OpenvinoNetworks(ComparedNetworks):
         # Large networks wait for memory between products, where small ones gain nothing.
         self._halves_between = not is_small and BFLOAT16 in abilities()
         self._code_bits = byte_product_bits() if rounding.codes else None
+        self._exchange = partial(plain_layer, code_bits=self._code_bits)
         self._inputs_rounded = self._find_inputs_rounded()
         self._ready: dict[Task, CompiledNetwork] = {}
         # compiled here and not yet compared with plain torch, with what the shelf finds them by
@@ -196,7 +198,7 @@ class OpenvinoNetworks(ComparedNetworks):
 
     def _make_transformer(self, height: int, width: int, *, mixes: bool) -> Any:  # noqa: ANN401 - openvino's own
         network = self._parts.transformer
-        row = RowTransformer(network, self._factor, code_bits=self._code_bits)
+        row = RowTransformer(network, self._factor, exchange=self._exchange)
         channels, depth = network.config["in_channels"], network.inner_dim
         num_tokens = height * width // network.config["patch_size"] ** 2
         num_layers, num_words = len(network.transformer_blocks), 3
@@ -222,7 +224,7 @@ class OpenvinoNetworks(ComparedNetworks):
         return graph
 
     def _make_words(self) -> Any:  # noqa: ANN401 - openvino's own
-        row = RowWords(self._parts.transformer, code_bits=self._code_bits)
+        row = RowWords(self._parts.transformer, exchange=self._exchange)
         width = self._word_width()
         return to_graph(row, [torch.randn(2, 3, width)], [[-1, -1, width]], self._codes_of(row))
 

@@ -1,6 +1,7 @@
 """Packed layers in operations that any engine knows, for one row, ready to be traced."""
 
 from collections.abc import Sequence
+from typing import no_type_check
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +16,30 @@ _HIGHEST = 2**MAX_BITS - 1
 
 
 class Clock:
-    """Scales and zero points of all stored input ranges at the timestep of the running row.
+    """Tells all layers with stored input ranges what these are at the running row's timestep.
 
-    All are mixed in one go, for a network has a hundred of them.
+    All are mixed in one go, for a network has a hundred of them. Layers are told, and do not ask,
+    so that they differ in nothing but numbers: one compiled block serves them all.
     """
 
     def __init__(self) -> None:
+        self._layers: list[PlainLinear] = []
         self._ranges: list[Float[Tensor, "2 t"]] = []
         self._table: Sequence[float] = ()
-        self._now: tuple[Sequence[Tensor], Sequence[Tensor]] = ((), ())
 
-    def add(self, ranges: Float[Tensor, "2 t"], table: Sequence[float]) -> int:
+    def add(
+        self, layer: "PlainLinear", ranges: Float[Tensor, "2 t"], table: Sequence[float]
+    ) -> None:
         """Take a layer in.
 
         Args:
+            layer: Who is told.
             ranges: Its scale and zero point at each timestep.
             table: These timesteps, falling; the same for all layers.
-
-        Returns:
-            Its number.
         """
+        self._layers.append(layer)
         self._ranges.append(ranges)
         self._table = table
-        return len(self._ranges) - 1
 
     def start(self, timestep: Float[Tensor, " 1"]) -> None:
         """Mix all ranges for a row that is about to run.
@@ -48,20 +50,16 @@ class Clock:
         if not self._ranges:
             return
         # How many entries lie behind, the last of them in part; then the mix of its two neighbours.
-        above, below = torch.tensor(self._table[:-1]), torch.tensor(self._table[1:])
+        ranges = torch.stack(self._ranges)
+        table = torch.tensor(self._table, device=ranges.device)
+        above, below = table[:-1], table[1:]
         place = ((above - timestep) / (above - below)).clamp(0, 1).sum()
-        shares = (1 - (torch.arange(len(self._table)) - place).abs()).clamp(min=0)
-        scales, zeros = (torch.stack(self._ranges) * shares).sum(-1).unbind(-1)
-        self._now = scales.split(1), zeros.round().split(1)
-
-    def read(self, number: int) -> tuple[Float[Tensor, " 1"], Float[Tensor, " 1"]]:
-        """Return scale and whole zero point of a layer's inputs.
-
-        Args:
-            number: Which layer, as `add` said.
-        """
-        scales, zeros = self._now
-        return scales[number], zeros[number]
+        shares = (1 - (torch.arange(len(table), device=table.device) - place).abs()).clamp(min=0)
+        scales, zeros = (ranges * shares).sum(-1).unbind(-1)
+        parts = zip(self._layers, scales.split(1), zeros.round().split(1), strict=True)
+        for layer, scale, zero in parts:
+            # Views of one tensor differ in where they start, which a compiled block would ask.
+            layer.scale, layer.zero = scale.clone(), zero.clone()
 
 
 def plain_layer(
@@ -89,41 +87,53 @@ def plain_layer(
     return _FloatProduct(layer, codes, clock), codes
 
 
-class _PlainLinear(nn.Module):
-    """What both kinds of product share: smoothing before, float branch and bias after."""
+class PlainLinear(nn.Module):
+    """What all kinds of product share: smoothing before, float branch and bias after.
+
+    Attributes:
+        weight: What inputs are multiplied with, as floats or codes.
+        highest: Largest code of an input.
+        scale: Distance of two levels of inputs with stored ranges.
+        zero: Their whole zero point.
+
+    Args:
+        layer: The packed layer.
+        weight: What inputs are multiplied with.
+        clock: Tells its input ranges.
+    """
 
     weight: Tensor
+    scale: Float[Tensor, " 1"]
+    zero: Float[Tensor, " 1"]
 
-    def __init__(self, layer: PackedLinear, codes: IntegerWeights | None, clock: Clock) -> None:
+    def __init__(self, layer: PackedLinear, weight: Tensor, clock: Clock) -> None:
         super().__init__()
-        self.register_buffer("weight", _float_rows(layer) if codes is None else codes.weight)
-        self._rest = None if codes is None else codes.rest
-        self._highest = 2.0**layer.form.activation_bits - 1
-        self._clock = clock
-        self._constant, self._number = None, None
+        self.register_buffer("weight", weight)
+        self.highest = 2.0**layer.form.activation_bits - 1
+        self._is_stored = layer.form.num_ranges > 0
         if layer.form.num_ranges == 1:
             scale, zero = layer.ranges.float()
-            self._constant = scale, zero.round()
+            self.scale, self.zero = scale, zero.round()
         elif layer.form.num_ranges:
-            self._number = clock.add(layer.ranges.float(), layer.timesteps.table)
-        self._shrink = (
-            layer.smoothed(torch.ones(1, layer.in_features)) if layer.form.smoothed else None
-        )
+            clock.add(self, layer.ranges.float(), layer.timesteps.table)
+        ones = torch.ones(1, layer.in_features, device=weight.device)
+        self._shrink = layer.smoothed(ones) if layer.form.smoothed else None
         self._branch = (layer.down.float(), layer.up.float()) if layer.form.rank else None
         self._bias = None if layer.bias is None else layer.bias.float()
 
+    @no_type_check  # torch's compiler does not see through what checks shapes in tests
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """Multiply.
 
         Args:
             x: Inputs.
         """
-        heard = x if self._shrink is None else x * self._shrink
+        heard = x if self._shrink is None else x * self._shrink.to(x.dtype)
         output = self.product(heard)
         if self._branch is not None:
-            down, up = self._branch
+            down, up = (part.to(x.dtype) for part in self._branch)
             output = output + F.linear(F.linear(heard, down), up)
-        return output if self._bias is None else output + self._bias
+        return output if self._bias is None else output + self._bias.to(x.dtype)
 
     def product(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """Multiply smoothed inputs with the weight alone.
@@ -133,26 +143,30 @@ class _PlainLinear(nn.Module):
         """
         raise NotImplementedError
 
-    def with_rest(
-        self, output: Float[Tensor, "*b o"], x: Float[Tensor, "*b i"]
-    ) -> Float[Tensor, "*b o"]:
-        """Add what the whole numbers of the weight left over.
+    @no_type_check
+    def input_grid(
+        self, x: Float[Tensor, "*b i"]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Return scale and whole zero point of the inputs, as stored or of each token.
 
         Args:
-            output: The product so far.
-            x: What was multiplied.
+            x: Smoothed inputs.
         """
-        return output if self._rest is None else output + x.sum(-1, keepdim=True) * self._rest
-
-    def stored_grid(self) -> tuple[Float[Tensor, " 1"], Float[Tensor, " 1"]]:
-        """Return scale and zero point of the inputs from the stored ranges."""
-        if self._constant is not None:
-            return self._constant
-        assert self._number is not None
-        return self._clock.read(self._number)
+        if self._is_stored:
+            return self.scale, self.zero
+        low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+        scale = ((high - low) / self.highest).clamp(min=1e-30)
+        return scale, (-low / scale).round()
 
 
-class _FloatProduct(_PlainLinear):
+def _with_rest(
+    output: Float[Tensor, "*b o"], x: Float[Tensor, "*b i"], rest: Float[Tensor, " o"] | None
+) -> Float[Tensor, "*b o"]:
+    """Add what the whole numbers of a weight left over."""
+    return output if rest is None else output + x.sum(-1, keepdim=True) * rest
+
+
+class _FloatProduct(PlainLinear):
     """Weights are expanded to floats, or left to the engine; inputs lie on the layer's grid.
 
     Inputs of eight bits with a range per token stay as they are: the engine rounds them itself, or
@@ -161,25 +175,20 @@ class _FloatProduct(_PlainLinear):
     """
 
     def __init__(self, layer: PackedLinear, codes: IntegerWeights | None, clock: Clock) -> None:
-        super().__init__(layer, codes, clock)
-        self._is_stored = layer.form.num_ranges > 0
+        super().__init__(layer, _float_rows(layer) if codes is None else codes.weight, clock)
+        self._rest = None if codes is None else codes.rest
         self._rounds = self._is_stored or 0 < layer.form.activation_bits < MAX_BITS
 
     def product(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         rounded = self._rounded(x) if self._rounds else x
-        return self.with_rest(F.linear(rounded, self.weight), rounded)
+        return _with_rest(F.linear(rounded, self.weight), rounded, self._rest)
 
     def _rounded(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b i"]:
-        if self._is_stored:
-            scale, zero = self.stored_grid()
-        else:
-            low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-            scale = ((high - low) / self._highest).clamp(min=1e-30)
-            zero = (-low / scale).round()
-        return ((x / scale + zero).round().clamp(0, self._highest) - zero) * scale
+        scale, zero = self.input_grid(x)
+        return ((x / scale + zero).round().clamp(0, self.highest) - zero) * scale
 
 
-class _CodeProduct(_PlainLinear):
+class _CodeProduct(PlainLinear):
     """Codes of inputs times codes of weights: sum (a - za) b s = s (sum a b - za sum b).
 
     The engine sees a rounding to 0..255 that never changes, so it multiplies bytes; what changes
@@ -187,16 +196,17 @@ class _CodeProduct(_PlainLinear):
     """
 
     def __init__(self, layer: PackedLinear, codes: IntegerWeights, clock: Clock) -> None:
-        super().__init__(layer, codes, clock)
+        super().__init__(layer, codes.weight, clock)
+        self._rest = codes.rest
         self._weight_sums = _float_rows(layer).sum(-1)
 
     def product(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        scale, zero = self.stored_grid()
+        scale, zero = self.scale, self.zero
         levels = x / scale + zero
-        if self._highest < _HIGHEST:
-            levels = levels.clamp(max=self._highest)
+        if self.highest < _HIGHEST:
+            levels = levels.clamp(max=self.highest)
         codes = torch.fake_quantize_per_tensor_affine(levels, 1.0, 0, 0, _HIGHEST)
-        output = self.with_rest(F.linear(codes, self.weight), codes)
+        output = _with_rest(F.linear(codes, self.weight), codes, self._rest)
         return (output - zero * self._weight_sums) * scale
 
 

@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.errors import UnsupportedError
+from pipelines.accelerate.byte_products import byte_layer
 from pipelines.accelerate.compared import ComparedNetworks, Computed, Inputs, Task
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.graphs import RowTransformer, words_of_layers
 from pipelines.components import Components
-from quant.store import packed_layers
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -34,7 +33,7 @@ class TorchCompiledNetworks(ComparedNetworks):
         cache_dir: Where what was compiled is kept for the next start; None leaves it to torch.
 
     Raises:
-        UnsupportedError: If the transformer is no PixArt, or its weights are low-bit.
+        UnsupportedError: If the transformer is no PixArt.
     """
 
     def __init__(
@@ -47,11 +46,10 @@ class TorchCompiledNetworks(ComparedNetworks):
         cache_dir: Path | None,
     ) -> None:
         super().__init__(parts, latent_factor, execution=execution, revision=revision)
-        if packed_layers(parts.transformer):
-            raise UnsupportedError("Its weights are low-bit, and torch compiles float ones.")
         if cache_dir is not None:  # read when something is compiled
             os.environ.setdefault(CACHE_VARIABLE, str(cache_dir / "torch"))
-        self._row = RowTransformer(parts.transformer, latent_factor)
+        row = RowTransformer(parts.transformer, latent_factor, exchange=byte_layer)
+        self._row = row.to(parts.dtype)  # low-bit weights that were expanded to floats
         # The first block's input would be strided otherwise than the others', and compiled apart.
         self._row.network.pos_embed.register_forward_hook(lambda *call: call[-1].contiguous())
         for block in self._row.network.transformer_blocks:

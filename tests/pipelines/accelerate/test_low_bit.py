@@ -215,7 +215,8 @@ def test_packed_weights_stay_packed_in_the_graph(
     constants = (node for node in nodes if node.get_type_name() == "Constant")
     kinds = [node.get_element_type().get_type_name() for node in constants]
     layers = packed_layers(network)
-    codes = RowTransformer(network, model.info.latent_factor).codes | RowWords(network).codes
+    row = RowTransformer(network, model.info.latent_factor, exchange=ours._exchange)
+    codes = row.codes | RowWords(network, exchange=ours._exchange).codes
     assert len(codes) == sum(layer.channel_dim == -1 for layer in layers.values())
     for bits in (2, 4, 8):
         wanted = sum(weights.bits == bits for weights in codes.values())

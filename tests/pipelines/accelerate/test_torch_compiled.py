@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.errors import ConfigError
-from pipelines.accelerate.choose import EXACT
+from pipelines.accelerate.choose import COARSE, EXACT
 from pipelines.accelerate.torch_compiled import CACHE_VARIABLE, why_not
 from pipelines.region_spec import Region
 from pipelines.rows import RowPainter
@@ -84,15 +84,23 @@ def test_other_sizes_and_words_compile_nothing_more(compiled: TextToImage) -> No
 
 
 @needs_compiler
-def test_low_bit_weights_are_left_to_plain_torch_and_it_is_said() -> None:
+@pytest.mark.slow
+def test_one_compiled_block_serves_all_layers_of_a_low_bit_variant(tmp_path: Path) -> None:
     model = TextToImage.load(
         ROOT / "checkpoints" / "emoji-scenes",
         variant="low-bit",
         device="cpu",
         backend="torch-compiled",
+        cache_dir=tmp_path,
     )
-    assert model.networks.execution.backend == "torch"
-    assert model.networks.execution.fallbacks == {"backend": 1}
+    spec = GenerationSpec(prompt="a red apple", seed=3, num_steps=2, width=128, height=128)
+    torch._dynamo.reset()  # it keeps what it compiled by source code, of other models too
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        together = latents(model, [spec, replace(spec, seed=4)])
+    assert torch.equal(together[1], latents(model, [replace(spec, seed=4)])[0])
+    # Every network call is compared with plain torch; one that is further away is refused.
+    assert model.networks.execution.tolerance == COARSE
+    assert model.networks.execution.fallbacks == {}
 
 
 def test_without_a_compiler_it_says_what_to_install(
