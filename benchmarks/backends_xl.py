@@ -3,19 +3,20 @@
 import base64
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from app.settings import shipped_model
 from benchmarks.peer_process import PythonProcess
-from benchmarks.peers.xl import drawn_call, eager_step, random_xl
+from benchmarks.peers.xl import drawn_call, eager_step, random_xl, release_memory
 from benchmarks.roofline import significant
 from core.errors import ConfigError
 from core.progress import progress
@@ -37,13 +38,18 @@ XL = (
 )
 EDGES = {256: 32, 1024: 64}
 """Latent cells along an edge by image tokens."""
-OURS = ("ours_float32", "ours", "ours_static")
-STOCK = ("fp32", "bf16")
-PEERS = (
-    *("openvino_int8_static", "openvino_int8_dynamic", "ort_int8"),
-    *("torchao_int8", "quanto_int8", "sdnq_uint4"),
-)
-RUNNERS = (*STOCK, *OURS, *PEERS)
+PEERS: Mapping[str, float] = {
+    "ort_int8": 4.4,
+    "openvino_int8_static": 4.5,
+    "openvino_int8_dynamic": 1.9,
+    "sdnq_uint4": 1.7,
+    "torchao_int8": 1.2,
+    "quanto_int8": 1.2,
+}
+"""Memory that preparing takes at its peak, in float32 networks; the largest are prepared first."""
+STOCK: Mapping[str, float] = {"fp32": 0.0, "bf16": 1.5}
+OURS: Mapping[str, float] = {"ours": 1.5, "ours_static": 1.5, "ours_float32": 2.0}
+RUNNERS: Mapping[str, float] = {**PEERS, **STOCK, **OURS}
 FEW_BITS = ("ours", "ours_static", "sdnq_uint4")
 """Who holds weights at random in so few bits that a distance from float would tell nothing."""
 MODULE = "benchmarks.peers.xl"
@@ -57,7 +63,7 @@ Step = Callable[[], tuple[float, Tensor]]
 def measure_xl(
     num_rounds: int,
     *,
-    who: Sequence[str] = RUNNERS,
+    who: Collection[str] = RUNNERS,
     num_layers: int = 28,
     num_heads: int = 16,
     edge: int = 32,
@@ -203,7 +209,7 @@ def _is_in_block(name: str, layer: nn.Module) -> bool:
 
 @contextmanager
 def xl_steps(
-    who: Sequence[str], num_layers: int, num_heads: int, edge: int
+    who: Collection[str], num_layers: int, num_heads: int, edge: int
 ) -> Iterator[tuple[Mapping[str, Step], Mapping[str, float]]]:
     """Prepare everybody, one after another, for that takes more memory than running.
 
@@ -221,23 +227,42 @@ def xl_steps(
     sizes: dict[str, float] = {}
     with ExitStack() as stack:
         with progress("Preparing", total=len(who), unit="networks") as report:
-            for name in (each for each in PEERS if each in who):
+            network: PixArtTransformer2DModel | None = None
+            for name in (each for each in RUNNERS if each in who):
                 report.advance(0, note=name)
                 try:
-                    peer = XlProcess(name, num_layers, num_heads, edge)
+                    _check_room(name, num_layers, num_heads, edge)
+                    if name in PEERS:
+                        peer = XlProcess(name, num_layers, num_heads, edge)
+                        stack.callback(peer.close)
+                        steps[name], found = peer.step, {f"weights_mb_{name}": peer.weights_mb}
+                    else:
+                        network = network or random_xl(num_layers, num_heads, edge)
+                        steps[name], found = _own_step(name, network, edge)
+                        release_memory()
+                    sizes |= found
                 except ConfigError as error:
                     print(f"{name} is not measured at {edge} cells: {error}")
-                else:
-                    stack.callback(peer.close)
-                    steps[name], sizes[f"weights_mb_{name}"] = peer.step, peer.weights_mb
-                report.advance()
-            network = random_xl(num_layers, num_heads, edge)
-            for name in (each for each in (*STOCK, *OURS) if each in who):
-                report.advance(0, note=name)
-                steps[name], found = _own_step(name, network, edge)
-                sizes |= found
                 report.advance()
         yield steps, sizes
+
+
+def _check_room(name: str, num_layers: int, num_heads: int, edge: int) -> None:
+    """Look for memory before it is taken: without enough of it the machine would stand still.
+
+    Raises:
+        ConfigError: If preparing takes more than is free.
+    """
+    with torch.device("meta"):
+        num_weights = sum(
+            part.numel() for part in random_xl(num_layers, num_heads, edge).parameters()
+        )
+    needed, free = 4 * num_weights * RUNNERS[name], psutil.virtual_memory().available
+    if needed > free:
+        raise ConfigError(
+            f"preparing it takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free: leave "
+            "others out (--xl-who)."
+        )
 
 
 class XlProcess(PythonProcess):

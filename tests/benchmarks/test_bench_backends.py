@@ -126,6 +126,16 @@ def test_a_peer_runs_the_same_network_or_is_null_and_said(
     assert "sdnq_uint4 is not measured at 8 cells: ValueError: no bits" in capsys.readouterr().out
 
 
+def test_who_would_not_fit_into_memory_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backends_xl, "RUNNERS", {"fp32": 0.0, "bf16": 1e9})
+    figures = measure_xl(1, who=("fp32", "bf16"), num_layers=1, num_heads=2, edge=8)
+    assert (figures["xl_step_s_fp32"] or 0) > 0
+    assert figures["xl_step_s_bf16"] is None
+    assert "bf16 is not measured" in capsys.readouterr().out
+
+
 def test_a_device_that_is_not_here_is_refused_before_anything_loads(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="cpu, cuda"):
         bench_backends.everybody("abacus")
