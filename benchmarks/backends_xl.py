@@ -328,6 +328,7 @@ def _compiled(
         assert not networks.execution.fallbacks, networks.execution.fallbacks
         return found
 
+    step()  # compiles, which takes far more memory than what is left
     return step
 
 
