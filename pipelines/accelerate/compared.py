@@ -176,16 +176,22 @@ class ComparedNetworks(Networks):
             self._hear(text) if row is None else self._hear_regions(row, size)
             for text, row in zip(words, regions, strict=True)
         ]
+        rows = [
+            [latent, timestep, *each.inputs]
+            for latent, timestep, each in zip(
+                latents.split(1), timesteps.float().split(1), heard, strict=True
+            )
+        ]
+        by_network: dict[str, list[int]] = {}
+        for place, each in enumerate(heard):
+            by_network.setdefault(each.network, []).append(place)
         outputs: dict[int, Tensor] = {}
-        for name in ("transformer", "regional_transformer"):
-            places = [place for place, each in enumerate(heard) if each.network == name]
-            inputs = [
-                [latents[[place]], timesteps[[place]].float(), *heard[place].inputs]
-                for place in places
-            ]
-            if places:
-                found = self._run(Task(name=name, size=size), inputs, partial(plain, places))
-                outputs.update(zip(places, found.split(1), strict=True))
+        for name, places in by_network.items():
+            alike = [rows[place] for place in places]
+            found = self._run(Task(name=name, size=size), alike, partial(plain, places))
+            if len(places) == len(rows):
+                return found  # as it is: what torch joins wakes its threads, which keep the cores
+            outputs.update(zip(places, found.split(1), strict=True))
         return torch.cat([outputs[place] for place in range(len(latents))])
 
     def denoise_cached(
