@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.roofline import significant, timed
 from core.devices import limit_threads, usable_device
 from core.progress import progress
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from pipelines.attend import attend_in_blocks
 
 SHAPES = {
@@ -47,6 +47,7 @@ def main(
     device: Annotated[str, typer.Option(help="Where to attend: cpu or cuda.")] = "cpu",
 ) -> None:
     """Measure attention by shape, number format and way."""
+    check_output(output)
     limit_threads(threads)
     figures = measure(repeats, device)
     merge(output, figures, module="benchmarks.bench_attention")

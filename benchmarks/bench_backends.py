@@ -30,7 +30,7 @@ from core.devices import limit_threads, usable_device
 from core.errors import UnknownNameError
 from core.progress import progress
 from core.seeding import numpy_generator
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from pipelines.spec import GenerationSpec
 
 COLORS = ("red", "blue", "green", "yellow", "orange", "purple", "pink", "brown")
@@ -68,6 +68,7 @@ def main(
     server: Annotated[bool, typer.Option(help="Also time a server's first picture.")] = False,
 ) -> None:
     """Measure backends beside their peers."""
+    check_output(output)
     limit_threads(threads)
     names = who or everybody(device)
     sizes = chosen("number of tokens", xl_tokens, EDGES, "xl_tokens")

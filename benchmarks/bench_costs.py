@@ -27,7 +27,7 @@ from benchmarks.roofline import draw_roofline, peaks, step_work, timed
 from core.devices import limit_threads, resident_bytes
 from core.progress import progress
 from core.seeding import torch_generator
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from pipelines.accelerate.choose import AUTO
 from pipelines.region_spec import Region
 from pipelines.spec import GenerationSpec
@@ -68,6 +68,7 @@ def main(
     picture: Annotated[Path | None, typer.Option(help="PNG file to draw.")] = None,
 ) -> None:
     """Measure cost curves and the machine's peaks."""
+    check_output(output)
     limit_threads(threads)
     names = variants.split(",")
     painters = {

@@ -18,7 +18,7 @@ import typer
 
 from cli.demo import PROMPT, READY_WITHIN_S, ask
 from cli.server_process import running_server
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 
 MEGABYTE = 1e6
 
@@ -33,6 +33,7 @@ def main(
     num_images: Annotated[int, typer.Option(min=1, help="Pictures for the steady time.")] = 10,
 ) -> None:
     """Measure a server from its start to its steady state."""
+    check_output(output)
     figures = measure(model, variant, num_images)
     merge(output, figures, module="benchmarks.bench_first_image")
     print(json.dumps(figures, indent=1))

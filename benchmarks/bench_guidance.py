@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.settings_in_turn import compare
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from pipelines.accelerate.choose import AUTO
 from pipelines.text_to_image import TextToImage
 
@@ -31,6 +31,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 4,
 ) -> None:
     """Measure seconds and distance."""
+    check_output(output)
     painter = TextToImage.load(model, variant=variant, device="cpu", backend=backend)
     figures = measure(painter, seeds)
     merge(output, figures, module="benchmarks.bench_guidance")

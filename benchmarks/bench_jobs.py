@@ -47,7 +47,7 @@ from app.storage.files import Files
 from app.storage.tables import Batch
 from benchmarks.kill_jobs import ENDPOINT, kill_under_load
 from benchmarks.postgres_cluster import new_database, postgres_cluster
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 
 OUTPUT = Path(__file__).parent / "results" / "jobs.json"
 OWNER = "benchmark"
@@ -81,6 +81,7 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file to merge into.")] = OUTPUT,
 ) -> None:
     """Measure what was asked for and write it down."""
+    check_output(output)
     known = json.loads(output.read_text("utf-8")) if output.exists() else {}
     figures: dict[str, object] = {name: None for name in HEADLINE if name not in known}
     # how busy the machine was with other things: rates are worth as much as this is low

@@ -26,7 +26,7 @@ import typer
 from core.devices import peak_bytes
 from core.progress import progress
 from core.seeding import numpy_generator
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from evaluation.regional_baselines import LatentMixer
 from llm_prompting.grammar_backend import plan_by_grammar
 from pipelines.from_plan import with_plan
@@ -54,6 +54,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads of a forward pass.")] = 1,
 ) -> None:
     """Time regions against the plain prompt."""
+    check_output(output)
     torch.set_num_threads(threads)
     in_torch, served = TextToImage.load(model), TextToImage.load(model, backend="auto")
     by_step = overheads(step_cases(in_torch), num_rounds, label="Steps")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from core.progress import track
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from scenes.compose import render, sample_scene
 from scenes.judge import SceneJudge
 from scenes.layout import layout
@@ -26,6 +26,7 @@ def main(
     num_read: Annotated[int, typer.Option(min=1, help="Scenes to read with the judge.")] = 50,
 ) -> None:
     """Measure the renderer and the judge."""
+    check_output(output)
     figures = measure(num_scenes, num_read)
     merge(output, figures, module="benchmarks.bench_scenes")
     print(json.dumps(figures, indent=1))

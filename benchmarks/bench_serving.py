@@ -38,7 +38,7 @@ from benchmarks.serving_disconnects import measure_disconnects
 from benchmarks.serving_engine import differences, tick_overhead
 from benchmarks.serving_overload import measure_overload
 from cli.server_process import ServerProcess, free_port, running_server
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 
 READY_WITHIN_S = 300.0
 OVERLOAD_PLACES = 6
@@ -75,6 +75,7 @@ def main(
     fuzz_raw: Annotated[int, typer.Option(min=1, help="Raw requests.")] = 5000,
 ) -> None:
     """Measure the service; each part is written as soon as it is done."""
+    check_output(output)
     load = Load(rounds=rounds, requests=requests, steps=steps, guidance=guidance, bfloat16=bfloat16)
     levels = [int(level) for level in clients.split(",")]
     parts: dict[str, Callable[[], Iterable[Figures]]] = {

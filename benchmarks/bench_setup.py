@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from core.errors import ConfigError
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 
 REPOSITORY = Path(__file__).parents[1]
 MEGABYTE = 1e6
@@ -34,6 +34,7 @@ def main(
     ] = False,
 ) -> None:
     """Measure the README's commands in a fresh clone."""
+    check_output(output)
     figures = measure(RUN, "run")
     merge(output, figures, module="benchmarks.bench_setup")
     if with_tests:

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.settings_in_turn import PROMPTS, compare
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 from pipelines.spec import GenerationSpec
 from pipelines.text_to_image import TextToImage
 
@@ -33,6 +33,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 8,
 ) -> None:
     """Measure seconds, distance and how much is skipped."""
+    check_output(output)
     painter = TextToImage.load(model, variant=variant, device="cpu", backend="torch")
     figures = measure(painter, seeds)
     merge(output, figures, module="benchmarks.bench_step_cache")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.figures_of_tests import ROOT, Report, run_tests
-from evaluation.record import merge
+from evaluation.record import check_output, merge
 
 TESTS = "tests/e2e/studio"
 FIRST = ("test_flow.py", "test_manners.py")  # what draws and what measures
@@ -27,6 +27,7 @@ def main(
     ] = None,
 ) -> None:
     """Run the studio in Chromium, and write down what was seen."""
+    check_output(output)
     files = sorted((ROOT / TESTS).glob("test_*.py"), key=lambda path: path.name not in FIRST)
     wanted = {} if screenshots is None else {"STUDIO_SCREENSHOTS": str(screenshots.resolve())}
     figures = figures_of(run_tests(files, **wanted))

@@ -30,7 +30,7 @@ class PythonProcess:
 
     Args:
         module: What is run.
-        arguments: Its words.
+        arguments: Its words; the first is the peer's name.
 
     Attributes:
         weights_mb: Size of its transformer's weights, its first answer.
@@ -42,6 +42,7 @@ class PythonProcess:
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
         if not PYTHON.exists():
             raise ConfigError(f"{PYTHON} does not exist: make peers.", param="who")
+        self._name = arguments[0]
         self._said = TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(  # noqa: S603 - our own words
             [str(PYTHON), "-m", module, *arguments],
@@ -57,11 +58,17 @@ class PythonProcess:
 
         Args:
             question: One line of JSON.
+
+        Raises:
+            ConfigError: If it has ended: who, and its last words.
         """
         assert self._process.stdin is not None
-        print(json.dumps(question), file=self._process.stdin)
-        self._process.stdin.flush()
-        return self._read()
+        try:
+            print(json.dumps(question), file=self._process.stdin, flush=True)
+            return self._read()
+        except (BrokenPipeError, ConfigError) as error:
+            why = error.message if isinstance(error, ConfigError) else self._last_words()
+            raise ConfigError(f"{self._name} has ended: {why}", param="who") from error
 
     def close(self) -> None:
         """End the process."""

@@ -58,9 +58,8 @@ third of the channels each. With ranges measured per token the weights stay pack
 ranges they are expanded to bytes. Everybody in turns in one run; ours have heard the words before,
 as at every step of a picture but its first. "Weights" are as stored. "Distance" is that of the
 output from float32's; weights at random in few bits are another network, so there is none for them.
-Not all fit into 24 GB together: who has a dash took no part. A second run, in docs/log.md, has
-ONNX Runtime, which ties with our packed form, and our float32, 2.5 times torch's: so much of
-what is gained over float32 is the engine's, not the bits'."""
+Who has a dash took no part. Ours in float32 tells how much of what is gained over diffusers is the
+engine's and not the bits'."""
 
 XL_HEAD = """
 ### {tokens} tokens
@@ -128,12 +127,10 @@ make peers   # .venv-peers: what we compare with; SDNQ is GPL and stays there
 FIGURES=benchmarks/results/performance.json
 python -m benchmarks.bench_backends --output $FIGURES --memory
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --server   # after make run
-python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 6 --xl-tokens 256 \
-  --xl-who fp32 --xl-who bf16 --xl-who ours --xl-who ours_static --xl-who openvino_int8_static \
-  --xl-who torchao_int8 --xl-who sdnq_uint4   # and 1024; everybody at once needs 32 GB
+python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 8 --xl-tokens 256   # and 1024
 python -m benchmarks.bench_backends --output $FIGURES --device cuda   # on a GPU; names end in _cuda
 python -m benchmarks.bench_costs --output $FIGURES --memory --picture docs/images/costs.png
-python -m benchmarks.bench_attention --output $FIGURES
+python -m benchmarks.bench_attention --output $FIGURES   # --device cuda with xformers beside it
 python -m benchmarks.bench_guidance --output $FIGURES
 python -m benchmarks.bench_step_cache --output $FIGURES
 make docs

@@ -126,6 +126,18 @@ def test_a_peer_runs_the_same_network_or_is_null_and_said(
     assert "sdnq_uint4 is not measured at 8 cells: ValueError: no bits" in capsys.readouterr().out
 
 
+def test_a_peer_that_ends_amid_its_steps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_process, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(backends_xl, "MODULE", "tests.benchmarks.plain_xl_peer")
+    peer = backends_xl.XlProcess("torchao_int8", num_layers=1, num_heads=2, edge=8)
+    assert peer.step()[0] > 0
+    peer._process.kill()
+    peer._process.wait()
+    with pytest.raises(ConfigError, match="torchao_int8 has ended: it ended without a word"):
+        peer.step()
+    peer.close()
+
+
 def test_who_would_not_fit_into_memory_is_left_out_and_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
