@@ -18,6 +18,7 @@ PAINTERS = {
     "ours": "**ours, as served on this machine** (`auto`: OpenVINO, bytes times bytes)",
     "ours_openvino_lean": "ours, weights packed (`openvino-lean`)",
     "ours_lean": "ours, weights of three bits packed (`low-bit-3`, `openvino-lean`)",
+    "ours_torch_compiled": "ours, compiled by torch (`torch-compiled`)",
     "ours_torch": "ours, plain torch",
     "openvino_int8_static": "OpenVINO + NNCF, int8 static, the float student",
     "openvino_int8_dynamic": "OpenVINO + NNCF, int8 dynamic",
@@ -127,7 +128,8 @@ make peers   # .venv-peers: what we compare with; SDNQ is GPL and stays there
 FIGURES=benchmarks/results/performance.json
 python -m benchmarks.bench_backends --output $FIGURES --memory
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --server   # after make run
-python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 8 --xl-tokens 256   # and 1024
+python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 8 \
+  --xl-tokens 256   # and 1024; 24 GB
 python -m benchmarks.bench_backends --output $FIGURES --device cuda   # on a GPU; names end in _cuda
 python -m benchmarks.bench_costs --output $FIGURES --memory --picture docs/images/costs.png
 python -m benchmarks.bench_attention --output $FIGURES   # --device cuda with xformers beside it
