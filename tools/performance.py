@@ -128,7 +128,7 @@ make peers   # .venv-peers: what we compare with; SDNQ is GPL and stays there
 FIGURES=benchmarks/results/performance.json
 python -m benchmarks.bench_backends --output $FIGURES --memory
 python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --server   # after make run
-python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 8 \
+python -m benchmarks.bench_backends --output $FIGURES --num-rounds 0 --xl-rounds 8 \\
   --xl-tokens 256   # and 1024; 24 GB
 python -m benchmarks.bench_backends --output $FIGURES --device cuda   # on a GPU; names end in _cuda
 python -m benchmarks.bench_costs --output $FIGURES --memory --picture docs/images/costs.png
