@@ -231,7 +231,8 @@ def xl_steps(
             for name in (each for each in RUNNERS if each in who):
                 report.advance(0, note=name)
                 try:
-                    _check_room(name, num_layers, num_heads, edge)
+                    is_first = name not in PEERS and network is None  # ours share a float network
+                    _check_room(RUNNERS[name] + is_first, num_layers, num_heads, edge)
                     if name in PEERS:
                         peer = XlProcess(name, num_layers, num_heads, edge)
                         stack.callback(peer.close)
@@ -247,7 +248,7 @@ def xl_steps(
         yield steps, sizes
 
 
-def _check_room(name: str, num_layers: int, num_heads: int, edge: int) -> None:
+def _check_room(num_networks: float, num_layers: int, num_heads: int, edge: int) -> None:
     """Look for memory before it is taken: without enough of it the machine would stand still.
 
     Raises:
@@ -257,7 +258,7 @@ def _check_room(name: str, num_layers: int, num_heads: int, edge: int) -> None:
         num_weights = sum(
             part.numel() for part in random_xl(num_layers, num_heads, edge).parameters()
         )
-    needed, free = 4 * num_weights * RUNNERS[name], psutil.virtual_memory().available
+    needed, free = 4 * num_weights * num_networks, psutil.virtual_memory().available
     if needed > free:
         raise ConfigError(
             f"preparing it takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free: leave "
@@ -325,7 +326,8 @@ def _compiled(
     @torch.inference_mode()
     def step() -> Tensor:
         found = networks.denoise(call["latent"], call["timestep"].long(), [words], [None])
-        assert not networks.execution.fallbacks, networks.execution.fallbacks
+        if networks.execution.fallbacks:
+            raise ConfigError(f"plain torch stood in: {dict(networks.execution.fallbacks)}")
         return found
 
     step()  # compiles, which takes far more memory than what is left

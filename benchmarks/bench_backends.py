@@ -25,9 +25,9 @@ import typer
 
 from benchmarks.backends_xl import EDGES, RUNNERS, XL, measure_xl
 from benchmarks.bench_first_image import measure as measure_server
-from benchmarks.painters import ON_CPU, ON_CUDA, Painter, Subject, painters
+from benchmarks.painters import ON_CPU, ON_CUDA, OURS, PEERS, Painter, Subject, painters
 from core.devices import limit_threads, usable_device
-from core.errors import UnknownNameError
+from core.errors import InputError, UnknownNameError
 from core.progress import progress
 from core.seeding import numpy_generator
 from evaluation.record import check_output, merge
@@ -70,7 +70,8 @@ def main(
     """Measure backends beside their peers."""
     check_output(output)
     limit_threads(threads)
-    names = who or everybody(device)
+    names = chosen("painter", who or everybody(device), (*OURS, *PEERS), "who")
+    _check_device(device, only_on_cpu=xl_rounds > 0 or server)
     sizes = chosen("number of tokens", xl_tokens, EDGES, "xl_tokens")
     runners = chosen("runner", xl_who, RUNNERS, "xl_who")
     figures: dict[str, float | None] = {}
@@ -101,6 +102,22 @@ def main(
     known = json.loads(output.read_text("utf-8")) if output.exists() else {}
     merge(output, {**unmeasured(known), **figures}, module="benchmarks.bench_backends")
     print(json.dumps(figures, indent=1))
+
+
+def _check_device(device: str, *, only_on_cpu: bool) -> None:
+    """Refuse a device that is not there, or not for what is asked.
+
+    Raises:
+        InputError: If what is only measured on the CPU is asked for elsewhere; a device that is not
+            there is a ConfigError.
+    """
+    usable_device(device)
+    if device != "cpu" and only_on_cpu:
+        raise InputError(
+            "PixArt-XL/2's shape and a server's first picture are measured on the CPU: leave "
+            "--device out with --xl-rounds and --server.",
+            param="device",
+        )
 
 
 def chosen(kind: str, asked: Sequence[T] | None, known: Collection[T], param: str) -> list[T]:

@@ -45,9 +45,9 @@ def byte_layer(layer: PackedLayer, clock: Clock) -> tuple[nn.Module, IntegerWeig
 
 
 def _has_kernel(layer: PackedLinear) -> bool:
-    if layer.codes.device.type == "cpu" and not has_byte_units():
-        return False
-    return layer.in_features % WIDTH_STEP == 0 and layer.out_features % WIDTH_STEP == 0
+    kind = layer.codes.device.type
+    is_fast = has_byte_units() if kind == "cpu" else kind == "cuda"
+    return is_fast and layer.in_features % WIDTH_STEP == 0 and layer.out_features % WIDTH_STEP == 0
 
 
 class _ByteProduct(PlainLinear):

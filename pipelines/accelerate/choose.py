@@ -155,18 +155,22 @@ def _compiled(name: str, setup: Setup, *, weights: bool = False, codes: bool = T
         shelf=Shelf(setup.cache_dir) if setup.cache_dir else None,
         rounding=Rounding(
             weights=weights,
-            # Bfloat16 moves a pixel by less than one level, few bits move it by several.
-            decoder=weights or bool(packed_layers(parts.transformer)),
+            # Bfloat16 moves a pixel by less than one level, inputs of few bits by several.
+            decoder=weights or _rounds_inputs(parts),
             codes=codes,
         ),
     )
+
+
+def _rounds_inputs(parts: Components) -> bool:
+    return any(layer.form.activation_bits for layer in packed_layers(parts.transformer).values())
 
 
 def _tolerance(parts: Components, *, rounds: bool) -> float:
     forms = [layer.form for layer in packed_layers(parts.transformer).values()]
     if any(form.num_ranges or 0 < form.activation_bits < MAX_BITS for form in forms):
         return COARSE
-    return ROUNDED if rounds or any(form.activation_bits for form in forms) else EXACT
+    return ROUNDED if rounds or _rounds_inputs(parts) else EXACT
 
 
 BACKENDS.add("torch", Backend(make=_torch, why_not=lambda: None))

@@ -58,8 +58,8 @@ class Rounding:
         decoder: Whether the decoder computes in bfloat16 where the processor does.
         codes: Whether low-bit codes are expanded to eight bits and multiplied as whole numbers,
             instead of kept in as few bits as they fit in. What lies between the products is then
-            computed in bfloat16 where the network is large and the processor can; where inputs are
-            rounded while running, attention alone.
+            computed in bfloat16 where the network is large and the processor can. (Where inputs are
+            rounded while running, whatever this says, attention alone is.)
     """
 
     weights: bool = False
@@ -250,7 +250,9 @@ class OpenvinoNetworks(ComparedNetworks):
         """Return how what lies between products of bytes is computed: norms, attention, sums."""
         layers = packed_layers(self._parts.transformer).values()
         are_bytes = self._rounding.codes and any(layer.form.num_ranges for layer in layers)
-        return _HALVED if are_bytes and self._halves_between else {}
+        # Asked for bfloat16, the engine would round no inputs while running.
+        is_free = self._halves_between and self._inputs_rounded == _FLOAT_INPUTS
+        return _HALVED if are_bytes and is_free else {}
 
     def _find_inputs_rounded(self) -> Mapping[str, str]:
         """Return how inputs are rounded while running: to eight bits, or not at all."""

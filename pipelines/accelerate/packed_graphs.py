@@ -163,7 +163,7 @@ def _with_rest(
     output: Float[Tensor, "*b o"], x: Float[Tensor, "*b i"], rest: Float[Tensor, " o"] | None
 ) -> Float[Tensor, "*b o"]:
     """Add what the whole numbers of a weight left over."""
-    return output if rest is None else output + x.sum(-1, keepdim=True) * rest
+    return output if rest is None else output + x.sum(-1, keepdim=True) * rest.to(x.dtype)
 
 
 class _FloatProduct(PlainLinear):
@@ -184,8 +184,9 @@ class _FloatProduct(PlainLinear):
         return _with_rest(F.linear(rounded, self.weight), rounded, self._rest)
 
     def _rounded(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b i"]:
-        scale, zero = self.input_grid(x)
-        return ((x / scale + zero).round().clamp(0, self.highest) - zero) * scale
+        exact = x.float()
+        scale, zero = self.input_grid(exact)
+        return (((exact / scale + zero).round().clamp(0, self.highest) - zero) * scale).to(x.dtype)
 
 
 class _CodeProduct(PlainLinear):

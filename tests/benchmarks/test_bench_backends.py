@@ -157,6 +157,15 @@ def test_a_device_that_is_not_here_is_refused_before_anything_loads(tmp_path: Pa
         assert not (tmp_path / "performance.json").exists()
 
 
+def test_unknown_painters_and_devices_are_refused_before_anything_loads(tmp_path: Path) -> None:
+    output = tmp_path / "performance.json"
+    with pytest.raises(UnknownNameError, match="painter"):
+        bench_backends.main(output=output, who=["nobody"])
+    with pytest.raises(ConfigError, match="abacus"):
+        bench_backends.main(output=output, who=["ours"], device="abacus")
+    assert not output.exists()
+
+
 def test_unknown_sizes_and_runners_are_refused_before_anything_loads(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Known: 1024, 256"):
         bench_backends.main(output=tmp_path / "performance.json", xl_tokens=[512])

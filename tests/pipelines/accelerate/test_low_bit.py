@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from torch import Tensor
 from core.devices import byte_product_bits
 from core.errors import UnsupportedError
 from pipelines.accelerate import openvino_networks
-from pipelines.accelerate.choose import EXACT, ROUNDED
+from pipelines.accelerate.choose import EXACT, ROUNDED, make_networks
 from pipelines.accelerate.execution import Execution
 from pipelines.accelerate.graphs import RowTransformer, RowWords
 from pipelines.accelerate.networks import TorchNetworks
 from pipelines.accelerate.openvino_graphs import _interleaved
 from pipelines.accelerate.openvino_networks import BFLOAT16, OpenvinoNetworks, Rounding
 from pipelines.accelerate.openvino_runtime import abilities, core, why_not
+from pipelines.store import open_checkpoint
 from pipelines.text_to_image import TextToImage
 from quant.adapters import pack_in_turn, to_student
 from quant.calibrate import calibrate
@@ -173,6 +175,19 @@ def test_large_networks_stay_near_their_twin_in_bfloat16_between_products(
     assert torch.equal(found, small.denoise(timesteps=times, **rows)) != is_half
     alone = large.denoise(rows["latents"][1:], times[1:], rows["words"][1:], [None])
     assert torch.equal(found[1:], alone)
+
+
+@pytest.mark.parametrize(("case", "rounds"), [("float inputs", False), ("per token", True)])
+def test_the_decoder_is_as_exact_as_the_rest(
+    model: TextToImage, folder: Path, quantized: Callable[[str], Any], *, case: str, rounds: bool
+) -> None:
+    parts = replace(model.parts, transformer=quantized(case))
+    ours = make_networks("openvino", open_checkpoint(folder).info, parts)
+    latents = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(2))
+    found = distance(ours.decode(latents), TorchNetworks(parts, 8).decode(latents))
+    assert ours.execution.tolerance == (ROUNDED if rounds else EXACT)
+    assert found < ours.execution.tolerance
+    assert ours.execution.fallbacks == {}
 
 
 def test_packed_weights_count_where_a_network_is_called_small(
