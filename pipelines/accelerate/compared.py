@@ -63,8 +63,8 @@ class HeardRow:
     Attributes:
         words: What each layer made of the texts.
         mask: 1 where a word stands.
-        loudness: How much each token hears each text in each layer; None where there is one text,
-            which every token hears.
+        loudness: How much each token hears each text in each layer; None without regions: one text
+            is heard by every token.
     """
 
     words: Float[Tensor, "1 pairs t l d"]
@@ -155,7 +155,7 @@ class ComparedNetworks(Networks):
         words: Sequence[Float[Tensor, "_ d"]],
         regions: Sequence[RegionalRow | None],
     ) -> Float[Tensor, "b o h w"]:
-        """Each row by itself; a row that mixes texts runs through a network that can."""
+        """Each row by itself; a row with regions runs through a network that mixes texts."""
 
         def plain(places: Sequence[int], at: slice = slice(None)) -> Tensor:
             own = places[at]
@@ -189,10 +189,12 @@ class ComparedNetworks(Networks):
         for name, places in by_network.items():
             alike = [rows[place] for place in places]
             found = self._run(Task(name=name, size=size), alike, partial(plain, places))
-            if len(places) == len(rows):
-                return found  # as it is: what torch joins wakes its threads, which keep the cores
-            outputs.update(zip(places, found.split(1), strict=True))
-        return torch.cat([outputs[place] for place in range(len(latents))])
+            outputs.update(zip(places, found, strict=True))
+        # Copied one by one: what torch joins wakes its threads, which keep the cores.
+        output = outputs[0].new_empty((len(rows), *outputs[0].shape))
+        for place, row in outputs.items():
+            output[place] = row
+        return output
 
     def denoise_cached(
         self,
@@ -240,10 +242,7 @@ class ComparedNetworks(Networks):
             texts, mask, loudness = regional_words(
                 regions, num_layers=num_layers, num_tokens=num_tokens
             )
-            hears_one = len(texts) == 1 and torch.allclose(loudness, torch.ones(()))
-            return HeardRow(
-                words=self._words(texts), mask=mask, loudness=None if hears_one else loudness
-            )
+            return HeardRow(words=self._words(texts), mask=mask, loudness=loudness)
 
         return self._memory.recall((regions,), hear, kind=num_tokens)
 

@@ -239,12 +239,15 @@ def regional_words(
         num_tokens: Image tokens.
 
     Returns:
-        Texts, mask and loudness; a layer hears a text that is another layer's at loudness 0.
+        Texts, mask and loudness; a layer hears a text that is another layer's at loudness 0. There
+        are two at least, for compilers make a form of its own of one: a text that all regions
+        share stands there twice, once at loudness 0.
     """
     heard = {id(text): text for texts, _ in regions.layers for text in texts}
     places: Mapping[int, int] = {key: place for place, key in enumerate(heard)}
-    stacked = stack_words(list(heard.values()))
-    loudness = torch.zeros(num_layers, len(heard), num_tokens)
+    texts = list(heard.values())
+    stacked = stack_words(texts if len(texts) > 1 else texts * 2)
+    loudness = torch.zeros(num_layers, len(stacked.mask), num_tokens)
     for layer, (texts, weights) in enumerate(regions.layers):
         for text, weight in zip(texts, weights, strict=True):
             loudness[layer, places[id(text)]] = weight

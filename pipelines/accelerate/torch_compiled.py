@@ -54,8 +54,8 @@ class TorchCompiledNetworks(ComparedNetworks):
         self._row.network.pos_embed.register_forward_hook(lambda *call: call[-1].contiguous())
         for block in self._row.network.transformer_blocks:
             block.compile(dynamic=True, fullgraph=True)
-        self._compared: set[tuple[Task, bool]] = set()
-        self._fresh: set[tuple[Task, bool]] = set()
+        self._compared: set[Task] = set()
+        self._fresh: set[Task] = set()
 
     @property
     def num_rows(self) -> int:
@@ -81,10 +81,8 @@ class TorchCompiledNetworks(ComparedNetworks):
             return Computed(output=torch.cat(found), new=[])
         outputs, new = [], []
         for place, (latent, timestep, *heard) in enumerate(rows):
-            # torch makes a form of its own of what is one of its kind
-            form = (task, heard[0].shape[2] > 1)
-            if form not in self._compared | self._fresh:
-                self._fresh.add(form)
+            if task not in self._compared | self._fresh:
+                self._fresh.add(task)
                 new.append(place)
             device, dtype = latent.device, self._parts.dtype
             words = (part.to(device, dtype) for part in heard)
@@ -92,10 +90,9 @@ class TorchCompiledNetworks(ComparedNetworks):
         return Computed(output=torch.cat(outputs), new=new)
 
     def trust(self, task: Task) -> None:
-        """Compare its forms no more."""
-        trusted = {form for form in self._fresh if form[0] == task}
-        self._compared |= trusted
-        self._fresh -= trusted
+        """Compare it no more."""
+        self._compared.add(task)
+        self._fresh.discard(task)
 
 
 def why_not() -> str | None:

@@ -83,7 +83,7 @@ def test_a_row_keeps_every_bit_in_any_company(backend: str, request: pytest.Fixt
     assert model.networks.execution.fallbacks == {}
 
 
-def test_only_rows_that_hear_several_texts_run_through_the_network_that_mixes(
+def test_only_rows_with_regions_run_through_the_network_that_mixes(
     compiled: TextToImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, int]] = []
@@ -94,11 +94,10 @@ def test_only_rows_that_hear_several_texts_run_through_the_network_that_mixes(
         return run(self, task, rows)
 
     monkeypatch.setattr(OpenvinoNetworks, "compute", listen)
-    # Without words of their own, all regions of the unconditional side hear the negative prompt.
     regional = replace(PLAIN, prompt="the cat", num_steps=1, regions=REGIONS[:1])
     latents(compiled, [regional, replace(PLAIN, num_steps=1)])
     passes = [each for each in asked if "transformer" in each[0]]
-    assert passes == [("transformer", 3), ("regional_transformer", 1)]
+    assert sorted(passes) == [("regional_transformer", 2), ("transformer", 2)]
 
 
 def test_rows_run_in_turn_where_lanes_give_other_bits() -> None:
