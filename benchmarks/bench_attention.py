@@ -19,6 +19,7 @@ import torch
 import typer
 from torch.nn import functional as F
 
+from benchmarks.command import run_command
 from benchmarks.roofline import significant, timed
 from core.devices import limit_threads, usable_device
 from core.progress import progress
@@ -109,4 +110,4 @@ def _finished(call: Callable[[], object], device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

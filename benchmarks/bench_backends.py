@@ -25,6 +25,7 @@ import typer
 
 from benchmarks.backends_xl import EDGES, RUNNERS, XL, measure_xl
 from benchmarks.bench_first_image import measure as measure_server
+from benchmarks.command import run_command
 from benchmarks.painters import ON_CPU, ON_CUDA, OURS, PEERS, Painter, Subject, painters
 from core.devices import limit_threads, usable_device
 from core.errors import InputError, UnknownNameError
@@ -287,4 +288,4 @@ def _pictures(steps: int, seed: int = 0) -> Sequence[GenerationSpec]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

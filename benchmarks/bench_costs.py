@@ -22,6 +22,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.painters import MEGABYTE, file_mb
 from benchmarks.roofline import draw_roofline, peaks, step_work, timed
 from core.devices import limit_threads, resident_bytes
@@ -293,4 +294,4 @@ _LABELS = {
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -16,6 +16,7 @@ from typing import Annotated
 import psutil
 import typer
 
+from benchmarks.command import run_command
 from cli.demo import PROMPT, READY_WITHIN_S, ask
 from cli.server_process import running_server
 from evaluation.record import check_output, merge
@@ -77,4 +78,4 @@ def measure(model: str | None, variant: str | None, num_images: int) -> dict[str
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.settings_in_turn import compare
 from evaluation.record import check_output, merge
 from pipelines.accelerate.choose import AUTO
@@ -59,4 +60,4 @@ def measure(painter: TextToImage, num_seeds: int) -> dict[str, dict[str, float]]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

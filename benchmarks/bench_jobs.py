@@ -45,6 +45,7 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.files import Files
 from app.storage.tables import Batch
+from benchmarks.command import run_command
 from benchmarks.kill_jobs import ENDPOINT, kill_under_load
 from benchmarks.postgres_cluster import new_database, postgres_cluster
 from evaluation.record import check_output, merge
@@ -352,4 +353,4 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -23,6 +23,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.command import run_command
 from core.devices import peak_bytes
 from core.progress import progress
 from core.seeding import numpy_generator
@@ -231,4 +232,4 @@ def _timed(case: Case) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import run_command
 from core.progress import track
 from evaluation.record import check_output, merge
 from scenes.compose import render, sample_scene
@@ -71,4 +72,4 @@ def _rate(do: Callable[[int], object], which: range, label: str) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

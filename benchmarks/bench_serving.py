@@ -31,6 +31,7 @@ import psutil
 import typer
 
 from benchmarks import bench_first_image
+from benchmarks.command import run_command
 from benchmarks.figures_of_tests import ROOT, run_tests
 from benchmarks.load_client import Seen, press
 from benchmarks.peers.pipeline_server import Design
@@ -255,4 +256,4 @@ def _cpu_s(server: ServerProcess) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

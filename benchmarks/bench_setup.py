@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import run_command
 from core.errors import ConfigError
 from evaluation.record import check_output, merge
 
@@ -90,4 +91,4 @@ def _megabytes(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

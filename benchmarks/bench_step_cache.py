@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.settings_in_turn import PROMPTS, compare
 from evaluation.record import check_output, merge
 from pipelines.spec import GenerationSpec
@@ -86,4 +87,4 @@ def _num_skipped(painter: TextToImage) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

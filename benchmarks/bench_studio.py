@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.command import run_command
 from benchmarks.figures_of_tests import ROOT, Report, run_tests
 from evaluation.record import check_output, merge
 
@@ -66,4 +67,4 @@ def figures_of(report: Report) -> dict[str, float | int | None]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

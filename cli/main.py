@@ -32,17 +32,22 @@ def main() -> None:
     try:
         build_app()()
     except FewstrokeError as error:
-        _fail(error.message)
+        fail(error.message)
     except ModuleNotFoundError as error:
         if find_spec((error.name or "").partition(".")[0] or "sys") is not None:
             raise
-        _fail(
+        fail(
             f"This command needs {error.name}, which is not installed: it trains or measures, and "
             "`make run` installs what serves. Run `make setup`, or pip install '.[train]'."
         )
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
+    """End the command with one red line and status 2.
+
+    Args:
+        message: What is wrong, and what to do.
+    """
     line = Text.assemble(("error: ", "bold red"), (message, "red"))
     Console(stderr=True, soft_wrap=True).print(line)
     sys.exit(USAGE_ERROR)
