@@ -51,7 +51,7 @@ def main(
     check_output(output)
     limit_threads(threads)
     figures = measure(repeats, device)
-    merge(output, figures, module="benchmarks.bench_attention")
+    merge(output, figures, module="benchmarks.bench_attention", device=device)
     print(json.dumps(figures, indent=1))
 
 

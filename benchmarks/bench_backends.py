@@ -101,7 +101,9 @@ def main(
         measure_server(model, variant, 1)  # leaves compiled networks behind
         figures["first_image_s"] = measure_server(model, variant, 1)["first_image_s"]
     known = json.loads(output.read_text("utf-8")) if output.exists() else {}
-    merge(output, {**unmeasured(known), **figures}, module="benchmarks.bench_backends")
+    merge(
+        output, {**unmeasured(known), **figures}, module="benchmarks.bench_backends", device=device
+    )
     print(json.dumps(figures, indent=1))
 
 

@@ -43,6 +43,7 @@ def merge(
     *,
     module: str,
     arguments: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> None:
     """Write figures into a flat JSON file beside what other commands measured.
 
@@ -51,7 +52,10 @@ def merge(
         figures: What was measured.
         module: The module that was run, as `python -m` names it.
         arguments: Its arguments; None takes the process's own.
+        device: Where it ran. Date, machine and commit of a run elsewhere than on the CPU stand
+            beside those of the others, as its figures do.
     """
+    place = "" if device == "cpu" else f"_{device}"
     known = _known(output) if output.exists() else {}
     given = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", module, *given])
@@ -60,9 +64,9 @@ def merge(
         **known,
         **figures,
         "command": " && ".join([*others, command]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine_description(),
-        "commit": current_commit(),
+        f"date{place}": datetime.now(UTC).date().isoformat(),
+        f"machine{place}": machine_description(),
+        f"commit{place}": current_commit(),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
