@@ -89,7 +89,15 @@ def measure_xl(
     """
     with xl_steps(who, num_layers, num_heads, edge) as (steps, sizes):
         seconds, outputs = _in_turns(steps, num_rounds)
-    figures: dict[str, float | None] = {f"xl_step_s_{name}": None for name in who}
+    # Whatever is not measured now is null, too: nothing of an earlier run stands beside it.
+    figures: dict[str, float | None] = {
+        key: None
+        for name in who
+        for key in (
+            *(f"xl_step_s_{name}{end}" for end in ("", "_low", "_high")),
+            *(f"xl_weights_mb_{name}", f"xl_distance_{name}"),
+        )
+    }
     for name, each in seconds.items():
         figures[f"xl_step_s_{name}"] = round(statistics.median(each), 4)
         if len(each) >= 4:
