@@ -100,6 +100,10 @@ def main(
     if server:
         measure_server(model, variant, 1)  # leaves compiled networks behind
         figures["first_image_s"] = measure_server(model, variant, 1)["first_image_s"]
+    _record(output, figures, device)
+
+
+def _record(output: Path, figures: Mapping[str, float | None], device: str) -> None:
     known = json.loads(output.read_text("utf-8")) if output.exists() else {}
     merge(
         output, {**unmeasured(known), **figures}, module="benchmarks.bench_backends", device=device
