@@ -125,8 +125,8 @@ class RowTransformer(nn.Module):
             timestep: How noisy it is, 0..999.
             words: What `RowWords` made of the texts it hears.
             mask: 1 where a word stands, 0 where padding does.
-            loudness: How much each token hears each text in each layer, 1 in all; None where there
-                is one text, which every token hears.
+            loudness: How much each token hears each text in each layer, 1 in all; None without
+                regions: one text is heard by every token.
         """
         padding = ((1 - mask) * _PADDING)[:, None, None, :]
         for layer, processor in enumerate(self._mixing):
